@@ -1,0 +1,47 @@
+# Every target sets up what it needs; nothing has to be installed by hand but Python 3.10 to 3.13 and make.
+PYTHON ?= python3
+VENV ?= .venv
+VENV_MIN ?= .venv-min
+WORKERS ?= 2
+PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-min lint format clean
+
+help:  ## list these commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+
+install: $(VENV)/.installed  ## create .venv from constraints.txt
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python $(PIP_INSTALL) --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# The oldest supported transformers. Its any-to-any pipeline asks for librosa.
+$(VENV_MIN)/.installed: pyproject.toml constraints.txt constraints-min.txt
+	$(PYTHON) -m venv $(VENV_MIN)
+	grep -v '^transformers==' constraints.txt | cat - constraints-min.txt > $(VENV_MIN)/constraints.txt
+	$(VENV_MIN)/bin/python $(PIP_INSTALL) --constraint $(VENV_MIN)/constraints.txt --editable '.[dev]' librosa
+	touch $@
+
+demo: install  ## render a clip with sound, convert the tiny checkpoint, and ask about the clip
+	$(VENV)/bin/python examples/demo.py
+
+test: install  ## run the tests
+	$(VENV)/bin/python -m pytest -n $(WORKERS)
+
+test-min: $(VENV_MIN)/.installed  ## run the tests on the oldest supported transformers
+	$(VENV_MIN)/bin/python -m pytest -n $(WORKERS)
+
+lint: install  ## check style and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: install  ## put the code into its style
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:  ## remove the environments and what the demo made
+	rm -rf $(VENV) $(VENV_MIN) demo
