@@ -1,0 +1,54 @@
+"""Video-LLaMA (arXiv 2306.02858) for the Hugging Face Transformers ecosystem. Importing registers the Auto classes."""
+
+from .chat_templates import load_chat_template
+from .configuration_video_llama import (
+    VideoLlamaAudioConfig,
+    VideoLlamaAudioVisionConfig,
+    VideoLlamaConfig,
+    VideoLlamaResamplerConfig,
+)
+from .feature_extraction_video_llama import VideoLlamaFeatureExtractor
+from .image_processing_video_llama import VideoLlamaImageProcessor
+from .media import MediaError, Sound, Video, load_image, load_sound, load_video, sample_indices
+from .modeling_video_llama import (
+    VideoLlamaAudioModel,
+    VideoLlamaAudioVisionModel,
+    VideoLlamaForConditionalGeneration,
+    VideoLlamaModel,
+    VideoLlamaPreTrainedModel,
+    VideoLlamaResampler,
+)
+from .processing_video_llama import VideoLlamaProcessor
+from .registration import register
+from .video_processing_video_llama import VideoLlamaVideoProcessor
+
+
+__all__ = [
+    "MediaError",
+    "Sound",
+    "Video",
+    "VideoLlamaAudioConfig",
+    "VideoLlamaAudioModel",
+    "VideoLlamaAudioVisionConfig",
+    "VideoLlamaAudioVisionModel",
+    "VideoLlamaConfig",
+    "VideoLlamaFeatureExtractor",
+    "VideoLlamaForConditionalGeneration",
+    "VideoLlamaImageProcessor",
+    "VideoLlamaModel",
+    "VideoLlamaPreTrainedModel",
+    "VideoLlamaProcessor",
+    "VideoLlamaResampler",
+    "VideoLlamaResamplerConfig",
+    "VideoLlamaVideoProcessor",
+    "load_chat_template",
+    "load_image",
+    "load_sound",
+    "load_video",
+    "register",
+    "sample_indices",
+]
+
+__version__ = "0.1.0"
+
+register()

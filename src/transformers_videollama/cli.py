@@ -1,0 +1,208 @@
+"""The `videollama` command: ask about files, or talk about them."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from .modeling_video_llama import VideoLlamaForConditionalGeneration
+    from .processing_video_llama import VideoLlamaProcessor
+
+__all__ = ["main"]
+
+EPILOG = """examples:
+  videollama ask clip.mp4 "What is happening?" --model ./Video-LLaMA-2-7B-Finetuned
+  videollama ask before.jpg after.jpg "What has changed?" --model ./Video-LLaMA-2-7B-Finetuned --quantize 4bit
+  videollama chat clip.mp4 --start 60 --end 90 --model ./Video-LLaMA-2-7B-Finetuned
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Runs the command.
+
+    Args:
+        argv (`Sequence[str]`, *optional*): Arguments; those of the process by default.
+
+    Returns:
+        `int`: the exit status: 0, or 2 (through `SystemExit`, as argparse does) for wrong input.
+    """
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.command == "ask" and len(args.inputs) + len(args.image) < 2:
+        parser.error('ask takes files and a question, as in: videollama ask clip.mp4 "What is happening?"')
+    try:
+        conversation = _Conversation(args)
+        if args.command == "ask":
+            conversation.ask(args.inputs[-1])
+        else:
+            conversation.talk()
+    except (OSError, ValueError, ImportError) as error:
+        parser.error(str(error))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="videollama",
+        description="Ask a Video-LLaMA model about videos, images and sounds.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    ask = commands.add_parser("ask", help="answer one question and end")
+    ask.add_argument(
+        "inputs", nargs="+", metavar="FILE", help="videos, images or sounds (paths or URLs), then a question"
+    )
+    chat = commands.add_parser("chat", help="answer questions from standard input, one a line, until it ends")
+    chat.add_argument("inputs", nargs="*", metavar="FILE", help="videos, images or sounds (paths or URLs)")
+    for command in (ask, chat):
+        _add_options(command)
+    return parser
+
+
+def _add_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--model", required=True, help="folder of a converted checkpoint, or its id on the Hub")
+    add("--image", action="append", default=[], metavar="FILE", help="a further image; can be repeated")
+    add("--no-audio", action="store_true", help="leave out the sound of videos")
+    add("--num-frames", type=int, metavar="N", help="frames taken of each video (default: the processor's, 8)")
+    add("--start", type=float, metavar="SECONDS", help="take frames and sound from here on")
+    add("--end", type=float, metavar="SECONDS", help="take frames and sound up to here")
+    add("--max-new-tokens", type=int, metavar="N", help="longest answer (default: the model's, 300)")
+    add("--greedy", action="store_true", help="take the likeliest token instead of sampling")
+    add("--device", help="cpu, cuda, cuda:1, ..., or auto to spread the model (default: cuda where there is one)")
+    add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="(default: the model's)")
+    add("--quantize", choices=("4bit", "8bit"), help="quantise the language model while loading (needs bitsandbytes)")
+    add("--json", action="store_true", help="print one JSON object for each answer instead of streaming it")
+
+
+class _Conversation:
+    """A loaded model, the media that the conversation is about, and the turns so far."""
+
+    def __init__(self, args: argparse.Namespace):
+        from .media import media_kind
+
+        files = args.inputs[:-1] if args.command == "ask" else args.inputs
+        kinds = [(media_kind(file), file) for file in files] + [("image", file) for file in args.image]
+        self.args = args
+        self.sources = [file for _, file in kinds]
+        self.blocks = [self._block(kind, file) for kind, file in kinds]
+        self.model, self.processor = _load(args)
+        self.messages: list[dict[str, Any]] = []
+
+    def _block(self, kind: str, file: str) -> dict[str, Any]:
+        span = {"start": self.args.start, "end": self.args.end}
+        options = {} if kind == "image" else {name: value for name, value in span.items() if value is not None}
+        if kind == "video" and self.args.num_frames is not None:
+            options["num_frames"] = self.args.num_frames
+        return {"type": kind, kind: file, **options}
+
+    def talk(self) -> None:
+        for line in sys.stdin:
+            if question := line.strip():
+                self.ask(question)
+
+    def ask(self, question: str) -> None:
+        """Answers on standard output; the media stand in the first question."""
+        content = [{"type": "text", "text": question}]
+        self.messages.append({"role": "user", "content": content if self.messages else self.blocks + content})
+        started = time.perf_counter()
+        inputs = self.processor.apply_chat_template(
+            self.messages,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            load_audio_from_video=False if self.args.no_audio else None,
+        ).to(self.model.device)
+        inputs = inputs.to(self.model.dtype)
+        tokens = self._generate(inputs)
+        answer = self.processor.post_process_image_text_to_text(tokens)[0].strip()
+        self.messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+        if self.args.json:
+            report = {
+                "question": question,
+                "answer": answer,
+                "files": self.sources,
+                "model": self.args.model,
+                "prompt_tokens": inputs["input_ids"].shape[1],
+                "answer_tokens": tokens.shape[1],
+                "seconds": round(time.perf_counter() - started, 3),
+            }
+            print(json.dumps(report, ensure_ascii=False), flush=True)  # noqa: T201 (the answer)
+
+    def _generate(self, inputs):
+        options: dict[str, Any] = {}
+        if self.args.max_new_tokens is not None:
+            options["max_new_tokens"] = self.args.max_new_tokens
+        if self.args.greedy:
+            options |= {"do_sample": False, "top_p": None, "temperature": None}
+        if not self.args.json:
+            options["streamer"] = _streamer(self.processor)
+        return self.model.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
+
+
+def _load(args: argparse.Namespace) -> "tuple[VideoLlamaForConditionalGeneration, VideoLlamaProcessor]":
+    import torch
+    from transformers import AutoModelForMultimodalLM, AutoProcessor
+
+    options: dict[str, Any] = {"dtype": args.dtype}
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if args.quantize or device == "auto":
+        options["device_map"] = device
+    if args.quantize:
+        options["quantization_config"] = _quantization(args.quantize)
+    try:
+        processor = AutoProcessor.from_pretrained(args.model)
+        model = AutoModelForMultimodalLM.from_pretrained(args.model, **options)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the model {args.model} cannot be loaded: {error}") from error
+    return (model if "device_map" in options else model.to(device)).eval(), processor
+
+
+def _quantization(kind: str):
+    """The towers and Q-Formers stay as they are: they are small beside the language model, and sensitive."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    towers = ["vision_tower", "qformer", "video_resampler", "audio_tower", "audio_vision_tower", "audio_resampler"]
+    skip = [*(f"model.{name}" for name in towers), "lm_head"]
+    if kind == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16, bnb_4bit_quant_type="nf4", llm_int8_skip_modules=skip
+    )
+
+
+def _streamer(processor: "VideoLlamaProcessor"):
+    from transformers import TextStreamer
+
+    class AnswerStreamer(TextStreamer):
+        """Prints an answer while it is generated, without the space before it and the stop string behind it."""
+
+        def __init__(self):
+            super().__init__(processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
+            self.printed_any = False
+            self.held = ""
+
+        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+            stop = processor.stop_string or ""
+            text = self.held + text
+            if not self.printed_any:
+                text = text.lstrip()
+            self.held = ""
+            if stream_end:
+                text = text.removesuffix(stop) if stop else text
+            else:
+                # what may be the beginning of the stop string waits for the next token
+                length = next((n for n in range(len(stop), 0, -1) if text.endswith(stop[:n])), 0)
+                text, self.held = text[: len(text) - length], text[len(text) - length :]
+            self.printed_any = self.printed_any or bool(text)
+            print(text, end="\n" if stream_end else "", flush=True)  # noqa: T201 (the answer)
+
+    return AnswerStreamer()

@@ -1,0 +1,234 @@
+"""Configuration of Video-LLaMA (arXiv 2306.02858). The defaults are those of the released 7B checkpoints."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, Blip2QFormerConfig, Blip2VisionConfig, LlamaConfig
+from transformers.configuration_utils import PreTrainedConfig
+
+
+__all__ = [
+    "VideoLlamaAudioConfig",
+    "VideoLlamaAudioVisionConfig",
+    "VideoLlamaConfig",
+    "VideoLlamaResamplerConfig",
+]
+
+NUM_PLACEHOLDER_TOKENS = 3  # <image>, <video>, <audio>
+LLAMA_VOCAB_SIZE = 32000
+# The rows of LLaMA's vocabulary and of the placeholders, rounded up to a multiple of 64.
+PADDED_LLAMA_VOCAB_SIZE = 32064
+
+
+@strict
+class VideoLlamaResamplerConfig(Blip2QFormerConfig):
+    """
+    Configuration of a [`VideoLlamaResampler`], the Q-Former that fuses the steps of a video or of a sound track.
+
+    Besides the fields of `Blip2QFormerConfig`:
+
+    Args:
+        num_query_tokens (`int`, defaults to 32): Learned queries, which is also the number of tokens that an item
+            takes in the language model's sequence (the released audio branch has 8).
+        max_position_embeddings (`int`, defaults to 32): Rows of the position table: the most frames of a video, or
+            clips of a sound track, that one item can have (the released audio branch has 8).
+        encoder_hidden_size (`int`, defaults to 768): Width of the step features that are fused.
+        num_hidden_layers (`int`, defaults to 2): Q-Former layers, each with cross-attention.
+    """
+
+    model_type = "video_llama_resampler"
+    base_config_key = "video_resampler_config"
+
+    num_hidden_layers: int = 2
+    cross_attention_frequency: int = 1
+    encoder_hidden_size: int = 768
+    max_position_embeddings: int = 32
+    num_query_tokens: int = 32
+
+
+@strict
+class VideoLlamaAudioConfig(PreTrainedConfig):
+    """
+    Configuration of a [`VideoLlamaAudioModel`], ImageBind's audio trunk and head (arXiv 2305.05665).
+
+    Args:
+        num_mel_bins (`int`, defaults to 128): Height of a clip's log-mel spectrogram.
+        num_mel_frames (`int`, defaults to 204): Width of a clip's log-mel spectrogram (2 s at a 10 ms shift, padded).
+        patch_size (`int`, defaults to 16): Side of a patch of the spectrogram.
+        patch_stride (`int`, defaults to 10): Step from one patch to the next; patches overlap.
+        hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, hidden_act: of the trunk.
+        layer_norm_eps (`float`, defaults to 1e-6): of the blocks and the head.
+        stem_layer_norm_eps (`float`, defaults to 1e-5): of the norm behind the patch embedding.
+        add_bias_kv (`bool`, defaults to `True`): Whether every attention appends one learned key and value.
+        projection_dim (`int`, defaults to 1024): Width of ImageBind's joint space.
+        logit_scale (`float`, defaults to 20.0): Norm of the embeddings of sound.
+        max_source_positions (`int`, defaults to 8): Tokens that one sound takes in the language model's sequence.
+            [`VideoLlamaConfig`] keeps it equal to the audio resampler's `num_query_tokens`; serving engines read it.
+    """
+
+    model_type = "video_llama_audio"
+    base_config_key = "audio_config"
+
+    num_mel_bins: int = 128
+    num_mel_frames: int = 204
+    patch_size: int = 16
+    patch_stride: int = 10
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-6
+    stem_layer_norm_eps: float = 1e-5
+    attention_dropout: float | int = 0.0
+    add_bias_kv: bool = True
+    projection_dim: int = 1024
+    logit_scale: float = 20.0
+    initializer_range: float = 0.02
+    max_source_positions: int = 8
+
+
+@strict
+class VideoLlamaAudioVisionConfig(PreTrainedConfig):
+    """
+    Configuration of a [`VideoLlamaAudioVisionModel`], ImageBind's vision trunk and head, which stands in for the
+    audio trunk while the audio branch is trained.
+
+    Args:
+        image_size (`int`, defaults to 224): Height and width of a frame in pixels.
+        patch_size (`int`, defaults to 14): Side of a patch.
+        hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, hidden_act: of the trunk.
+        layer_norm_eps (`float`, defaults to 1e-6): of the blocks, the norm before them and the head.
+        add_bias_kv (`bool`, defaults to `False`): Whether every attention appends one learned key and value.
+        projection_dim (`int`, defaults to 1024): Width of ImageBind's joint space.
+    """
+
+    model_type = "video_llama_audio_vision"
+    base_config_key = "audio_vision_config"
+
+    image_size: int = 224
+    patch_size: int = 14
+    hidden_size: int = 1280
+    intermediate_size: int = 5120
+    num_hidden_layers: int = 32
+    num_attention_heads: int = 16
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-6
+    attention_dropout: float | int = 0.0
+    add_bias_kv: bool = False
+    projection_dim: int = 1024
+    initializer_range: float = 0.02
+
+
+@strict
+class VideoLlamaConfig(PreTrainedConfig):
+    """
+    Configuration of a [`VideoLlamaForConditionalGeneration`]. `VideoLlamaConfig()` is the vision-language branch of
+    Video-LLaMA-2-7B; `VideoLlamaConfig(audio_config={})` has its audio branch too.
+
+    Args:
+        vision_config (`Blip2VisionConfig` or `dict`, *optional*): EVA-ViT-g, the frame encoder.
+        qformer_config (`Blip2QFormerConfig` or `dict`, *optional*): BLIP-2's Q-Former, which turns a frame into
+            `num_query_tokens` tokens.
+        video_resampler_config (`VideoLlamaResamplerConfig` or `dict`, *optional*): The Video Q-Former.
+        audio_config (`VideoLlamaAudioConfig` or `dict`, *optional*): ImageBind's audio trunk. `None`: the model has
+            no audio branch.
+        audio_vision_config (`VideoLlamaAudioVisionConfig` or `dict`, *optional*): ImageBind's vision trunk, needed
+            only to train the audio branch on frames. `None`: the model has none.
+        audio_resampler_config (`VideoLlamaResamplerConfig` or `dict`, *optional*): The Audio Q-Former. Ignored
+            without an `audio_config`.
+        text_config (`PreTrainedConfig` or `dict`, *optional*): The language model, LLaMA by default; any causal
+            language model of the library.
+        num_query_tokens (`int`, defaults to 32): Learned queries of the image Q-Former.
+        image_token_id, video_token_id, audio_token_id (`int`, default 32000, 32001, 32002): The placeholders that
+            features are put in the place of, rows of the language model's vocabulary.
+        output_vocab_size (`int`, *optional*, defaults to 32000): Token ids from here on (placeholders and padding
+            rows) have no probability: their logits are masked. `None` masks nothing.
+
+    Raises:
+        StrictDataclassClassValidationError: where sizes that must agree do not; the message has both.
+    """
+
+    model_type = "video_llama"
+    sub_configs = {
+        "vision_config": Blip2VisionConfig,
+        "qformer_config": Blip2QFormerConfig,
+        "video_resampler_config": VideoLlamaResamplerConfig,
+        "audio_config": VideoLlamaAudioConfig,
+        "audio_vision_config": VideoLlamaAudioVisionConfig,
+        "audio_resampler_config": VideoLlamaResamplerConfig,
+        "text_config": AutoConfig,
+    }
+
+    vision_config: dict | PreTrainedConfig | None = None
+    qformer_config: dict | PreTrainedConfig | None = None
+    video_resampler_config: dict | PreTrainedConfig | None = None
+    audio_config: dict | PreTrainedConfig | None = None
+    audio_vision_config: dict | PreTrainedConfig | None = None
+    audio_resampler_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    num_query_tokens: int = 32
+    image_token_id: int = LLAMA_VOCAB_SIZE
+    video_token_id: int = LLAMA_VOCAB_SIZE + 1
+    audio_token_id: int = LLAMA_VOCAB_SIZE + 2
+    output_vocab_size: int | None = LLAMA_VOCAB_SIZE
+    initializer_range: float = 0.02
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs):
+        self.vision_config = _sub_config(Blip2VisionConfig, self.vision_config or {})
+        self.qformer_config = _sub_config(Blip2QFormerConfig, self.qformer_config or {})
+        self.video_resampler_config = _sub_config(VideoLlamaResamplerConfig, self.video_resampler_config or {})
+        self.audio_config = _sub_config(VideoLlamaAudioConfig, self.audio_config)
+        self.audio_vision_config = _sub_config(VideoLlamaAudioVisionConfig, self.audio_vision_config)
+        self.text_config = _text_config(self.text_config)
+        if self.audio_config is None:
+            self.audio_resampler_config = None
+        else:
+            sizes = {"encoder_hidden_size": 1024, "max_position_embeddings": 8, "num_query_tokens": 8}
+            given = self.audio_resampler_config or {}
+            given = sizes | given if isinstance(given, dict) else given
+            self.audio_resampler_config = _sub_config(VideoLlamaResamplerConfig, given)
+            self.audio_config.max_source_positions = self.audio_resampler_config.num_query_tokens
+        super().__post_init__(**kwargs)
+
+    def validate_architecture(self):
+        """Checks that the parts fit together; part of the strict dataclass, run on creation and on saving."""
+        _check_equal(self, "qformer_config.encoder_hidden_size", "vision_config.hidden_size")
+        _check_equal(self, "video_resampler_config.encoder_hidden_size", "qformer_config.hidden_size")
+        if self.audio_config is not None:
+            _check_equal(self, "audio_resampler_config.encoder_hidden_size", "audio_config.projection_dim")
+        if self.audio_vision_config is not None:
+            if self.audio_config is None:
+                raise ValueError("audio_vision_config is set, but audio_config is None: there is no branch to train")
+            _check_equal(self, "audio_vision_config.projection_dim", "audio_config.projection_dim")
+        placeholders = (self.image_token_id, self.video_token_id, self.audio_token_id)
+        if len(set(placeholders)) != NUM_PLACEHOLDER_TOKENS:
+            raise ValueError(f"image, video and audio need three different placeholder ids, got {placeholders}")
+        if max(placeholders) >= self.text_config.vocab_size:
+            raise ValueError(
+                f"the placeholder ids {placeholders} must be rows of the language model's vocabulary, which has "
+                f"{self.text_config.vocab_size}; resize its embeddings first"
+            )
+
+
+def _sub_config(config_class, value):
+    """Returns `value` as a `config_class`; `None` stays `None`."""
+    return config_class(**value) if isinstance(value, dict) else value
+
+
+def _text_config(value):
+    if value is None:
+        return LlamaConfig(vocab_size=PADDED_LLAMA_VOCAB_SIZE)
+    if not isinstance(value, dict):
+        return value
+    values = dict(value)
+    return AutoConfig.for_model(values.pop("model_type", "llama"), **values)
+
+
+def _check_equal(config, left: str, right: str) -> None:
+    values = {}
+    for path in (left, right):
+        values[path] = config
+        for name in path.split("."):
+            values[path] = getattr(values[path], name)
+    if values[left] != values[right]:
+        raise ValueError(f"{left} is {values[left]}, but {right} is {values[right]}: they must be equal")

@@ -1,0 +1,225 @@
+"""Sound -> the log-mel spectrograms of ImageBind's audio trunk."""
+
+import math
+import warnings
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
+from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.utils import TensorType
+
+from .media import MediaError, Sound, load_sound
+
+
+__all__ = ["VideoLlamaFeatureExtractor"]
+
+# Kaldi's filter bank as ImageBind calls it: 25 ms Hann windows every 10 ms, pre-emphasis and DC removal per window.
+WINDOW_SECONDS, SHIFT_SECONDS = 0.025, 0.01
+PREEMPHASIS = 0.97
+LOWEST_HZ = 20.0
+LOG_FLOOR = 1.1920928955078125e-07  # float32's epsilon, Kaldi's floor under the logarithm
+
+Downmix = Literal["mean", "first"]
+
+
+class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
+    """
+    Cuts a sound track into clips at starts that are spread evenly, and computes each clip's log-mel spectrogram, as
+    ImageBind (arXiv 2305.05665) does for the original Video-LLaMA. Of a file, only the clips are read.
+
+    Args:
+        feature_size (`int`, defaults to 128): Mel bins.
+        sampling_rate (`int`, defaults to 16000): Hz that the sound is resampled to.
+        padding_value (`float`, defaults to 0.0): What a spectrogram shorter than `num_mel_frames` is filled up with,
+            before normalisation.
+        num_clips (`int`, defaults to 8): Clips of a sound.
+        clip_seconds (`float`, defaults to 2.0): Length of a clip. A shorter sound gives `num_clips` times itself.
+        num_mel_frames (`int`, defaults to 204): Width that spectrograms are filled up or cut to.
+        mean, std (`float`, default -4.268 and 9.138): ImageBind's normalisation, `(x - mean) / std`.
+        downmix (`str`, defaults to "mean"): How channels become one: their "mean", or the "first", which is what the
+            original takes.
+    """
+
+    model_input_names = ["input_features", "audio_clip_mask"]
+
+    def __init__(
+        self,
+        feature_size: int = 128,
+        sampling_rate: int = 16000,
+        padding_value: float = 0.0,
+        num_clips: int = 8,
+        clip_seconds: float = 2.0,
+        num_mel_frames: int = 204,
+        mean: float = -4.268,
+        std: float = 9.138,
+        downmix: Downmix = "mean",
+        **kwargs,
+    ):
+        super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
+        self.num_clips = num_clips
+        self.clip_seconds = clip_seconds
+        self.num_mel_frames = num_mel_frames
+        self.mean = mean
+        self.std = std
+        self.downmix = downmix
+
+    def __call__(
+        self,
+        raw_speech: Any,
+        sampling_rate: int | None = None,
+        downmix: Downmix | None = None,
+        num_clips: int | None = None,
+        return_tensors: str | TensorType | None = None,
+    ) -> BatchFeature:
+        """
+        Args:
+            raw_speech: One sound or a list of sounds. A sound is whatever [`load_sound`] takes: a path, URL, bytes, a
+                loaded [`Sound`], or samples: numpy or torch of shape `(samples,)` or `(channels, samples)`, float in
+                [-1, 1] or int16. A list of floats is one sound.
+            sampling_rate (`int`, *optional*): Hz of samples that are given as arrays; must be the extractor's.
+            downmix (`str`, *optional*): Overrides the extractor's.
+            num_clips (`int`, *optional*): Overrides the extractor's.
+            return_tensors (`str`, *optional*): "pt" or "np"; lists by default.
+
+        Returns:
+            [`BatchFeature`]: `input_features` (sounds, num_clips, feature_size, num_mel_frames), float32, and
+            `audio_clip_mask` (sounds, num_clips), bool, all true.
+
+        Raises:
+            MediaError (a `ValueError`): for sound that cannot be read, is empty or not finite, or shorter than one
+                window of 25 ms, and for another sampling rate than the extractor's.
+        """
+        if sampling_rate is not None and sampling_rate != self.sampling_rate:
+            raise MediaError(
+                f"sampling_rate is {sampling_rate} Hz, but this feature extractor takes {self.sampling_rate} Hz; "
+                f"resample the samples, or open them with load_sound(samples, sampling_rate={sampling_rate})"
+            )
+        downmix = self.downmix if downmix is None else downmix
+        if downmix not in ("mean", "first"):
+            raise ValueError(f'downmix must be "mean" or "first", got {downmix!r}')
+        num_clips = self.num_clips if num_clips is None else num_clips
+        sounds = [load_sound(item, **self._rate_of(item)) for item in as_list_of_sounds(raw_speech)]
+        features = torch.stack([self._sound_features(sound, downmix, num_clips) for sound in sounds])
+        mask = torch.ones(features.shape[:2], dtype=torch.bool)
+        data = {"input_features": features, "audio_clip_mask": mask}
+        if return_tensors is None:
+            data = {name: tensor.tolist() for name, tensor in data.items()}
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    def fetch_audio(self, audio: Any, sampling_rate: int | None = None) -> list[Sound]:
+        """Opens sounds, as the library's pipelines ask of a feature extractor; nothing is decoded yet."""
+        return [load_sound(item, **self._rate_of(item)) for item in as_list_of_sounds(audio)]
+
+    def clip_starts(self, num_samples: int, num_clips: int | None = None) -> list[int]:
+        """
+        First samples of the clips of a sound, `i * (duration - clip_seconds) / num_clips`.
+
+        Args:
+            num_samples (`int`): Length of the sound at the extractor's sampling rate.
+            num_clips (`int`, *optional*): Overrides the extractor's.
+
+        Returns:
+            `list[int]` of `num_clips` starts; all 0 for a sound shorter than a clip.
+        """
+        num_clips = self.num_clips if num_clips is None else num_clips
+        last = max(num_samples / self.sampling_rate - self.clip_seconds, 0.0)
+        return [int(i * (last / num_clips) * self.sampling_rate) for i in range(num_clips)]
+
+    def _rate_of(self, item: Any) -> dict[str, int]:
+        """The rate that `load_sound` is told: files and loaded sounds know their own, arrays have the extractor's."""
+        return {"sampling_rate": self.sampling_rate} if isinstance(item, (np.ndarray, torch.Tensor, list)) else {}
+
+    def _sound_features(self, sound: Sound, downmix: Downmix, num_clips: int) -> torch.Tensor:
+        """-> (num_clips, feature_size, num_mel_frames)"""
+        rate = self.sampling_rate
+        num_samples = math.ceil(sound.duration * rate - 1e-6)  # as many as resampling the whole track gives
+        length = min(round(self.clip_seconds * rate), num_samples)
+        if length < WINDOW_SECONDS * rate:
+            raise MediaError(
+                f"{sound.name}: got {sound.duration:.4f} s of sound, expected at least one window of "
+                f"{WINDOW_SECONDS} s; leave this sound out"
+            )
+        spectrograms: dict[int, torch.Tensor] = {}
+        for start in self.clip_starts(num_samples, num_clips):
+            if start not in spectrograms:  # a short sound gives the same clip every time
+                channels = sound.read(start / rate, (start + length) / rate, rate)
+                mono = channels[0] if downmix == "first" else channels.mean(axis=0)
+                spectrograms[start] = self._log_mel(torch.from_numpy(mono))
+        clips = torch.stack([spectrograms[start] for start in self.clip_starts(num_samples, num_clips)])
+        return (clips - self.mean) / self.std
+
+    def _log_mel(self, samples: torch.Tensor) -> torch.Tensor:
+        """(samples,) -> (feature_size, num_mel_frames); filled up behind the logarithm, as ImageBind does."""
+        mel = _kaldi_fbank(samples - samples.mean(), self.sampling_rate, self.feature_size)[:, : self.num_mel_frames]
+        missing = self.num_mel_frames - mel.shape[1]
+        return torch.nn.functional.pad(mel, (0, missing), value=self.padding_value)
+
+
+def as_list_of_sounds(sounds: Any) -> list:
+    """One sound, a list of sounds, or a list of lists of sounds (one for each prompt) -> a flat list of sounds."""
+    if not isinstance(sounds, (list, tuple)):
+        return [sounds]
+    if sounds and all(isinstance(item, (int, float)) for item in sounds):
+        return [np.asarray(sounds, dtype=np.float32)]
+    return [sound for item in sounds for sound in as_list_of_sounds(item)]
+
+
+def _kaldi_fbank(samples: torch.Tensor, sampling_rate: int, num_mel_bins: int) -> torch.Tensor:
+    """(samples,) -> (num_mel_bins, frames), torchaudio's where it can be imported, else the library's."""
+    try:
+        from torchaudio.compliance.kaldi import fbank
+    except (ImportError, OSError, RuntimeError):  # a torchaudio built for another torch raises the last two
+        return _library_fbank(samples, sampling_rate, num_mel_bins)
+    return fbank(
+        samples.unsqueeze(0),
+        htk_compat=True,
+        sample_frequency=sampling_rate,
+        use_energy=False,
+        window_type="hanning",
+        num_mel_bins=num_mel_bins,
+        dither=0.0,
+        frame_length=1000 * WINDOW_SECONDS,
+        frame_shift=1000 * SHIFT_SECONDS,
+        preemphasis_coefficient=PREEMPHASIS,
+        low_freq=LOWEST_HZ,
+    ).T
+
+
+def _library_fbank(samples: torch.Tensor, sampling_rate: int, num_mel_bins: int) -> torch.Tensor:
+    length = round(WINDOW_SECONDS * sampling_rate)
+    mel = spectrogram(
+        samples.numpy().astype(np.float64),
+        window_function(length, "hann", periodic=False),
+        frame_length=length,
+        hop_length=round(SHIFT_SECONDS * sampling_rate),
+        fft_length=2 ** math.ceil(math.log2(length)),
+        power=2.0,
+        center=False,
+        preemphasis=PREEMPHASIS,
+        remove_dc_offset=True,
+        mel_filters=_mel_filters(sampling_rate, num_mel_bins, length),
+        log_mel="log",
+        mel_floor=LOG_FLOOR,
+    )
+    return torch.from_numpy(mel.astype(np.float32))
+
+
+@lru_cache
+def _mel_filters(sampling_rate: int, num_mel_bins: int, length: int) -> np.ndarray:
+    with warnings.catch_warnings():
+        # The lowest of 128 filters are narrower than a frequency bin and hence empty; in Kaldi they are too
+        warnings.filterwarnings("ignore", message="At least one mel filter has all zero values")
+        return mel_filter_bank(
+            num_frequency_bins=2 ** math.ceil(math.log2(length)) // 2 + 1,
+            num_mel_filters=num_mel_bins,
+            min_frequency=LOWEST_HZ,
+            max_frequency=sampling_rate / 2,
+            sampling_rate=sampling_rate,
+            norm=None,
+            mel_scale="kaldi",
+            triangularize_in_mel_space=True,
+        )

@@ -1,0 +1,849 @@
+"""
+The network of Video-LLaMA (arXiv 2306.02858).
+
+    frames -> vision_tower -> qformer -> video_resampler -> 32 tokens a video ─┐
+    sound  -> audio_tower ------------> audio_resampler -> 8 tokens a sound ───┤ in the place of the placeholders
+    text   -> embeddings of the language model ────────────────────────────────┴-> language_model -> lm_head
+
+Shape letters in this file: B items (videos, sounds) or prompts, T steps of an item (frames or clips), N frames or
+clips of all items, Q queries of the image Q-Former, R queries of a resampler, S positions, D width.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import AutoModel, Blip2QFormerModel, Blip2VisionConfig, Blip2VisionModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache
+from transformers.generation import GenerationMixin, StoppingCriteria, StoppingCriteriaList
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, ModelOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.models.blip_2.modeling_blip_2 import eager_attention_forward
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, can_return_tuple
+from transformers.utils.generic import is_flash_attention_requested, merge_with_config_defaults
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from .configuration_video_llama import (
+    VideoLlamaAudioConfig,
+    VideoLlamaAudioVisionConfig,
+    VideoLlamaConfig,
+    VideoLlamaResamplerConfig,
+)
+
+
+__all__ = [
+    "VideoLlamaAudioModel",
+    "VideoLlamaAudioVisionModel",
+    "VideoLlamaCausalLMOutputWithPast",
+    "VideoLlamaForConditionalGeneration",
+    "VideoLlamaModel",
+    "VideoLlamaModelOutputWithPast",
+    "VideoLlamaPreTrainedModel",
+    "VideoLlamaResampler",
+    "VideoLlamaVisionModel",
+]
+
+# Norm behind EVA-ViT-g. The library's BLIP-2 gives it the epsilon of the blocks (1e-6); the released weights were
+# trained with torch's default.
+POST_LAYERNORM_EPS = 1e-5
+
+
+@dataclass
+class VideoLlamaModelOutputWithPast(BaseModelOutputWithPast):
+    """
+    Output of [`VideoLlamaModel`]: that of the language model, and the features that took the placeholders' places.
+
+    Args:
+        image_hidden_states (`torch.Tensor` of shape `(images, R, text hidden size)`, *optional*)
+        video_hidden_states (`torch.Tensor` of shape `(videos, R, text hidden size)`, *optional*)
+        audio_hidden_states (`torch.Tensor` of shape `(sounds, R, text hidden size)`, *optional*)
+    """
+
+    image_hidden_states: torch.Tensor | None = None
+    video_hidden_states: torch.Tensor | None = None
+    audio_hidden_states: torch.Tensor | None = None
+
+
+@dataclass
+class VideoLlamaCausalLMOutputWithPast(ModelOutput):
+    """
+    Output of [`VideoLlamaForConditionalGeneration`].
+
+    Args:
+        loss (`torch.Tensor` of shape `()`, *optional*): Next-token loss, given `labels`.
+        logits (`torch.Tensor` of shape `(B, S or logits_to_keep, vocabulary)`)
+        past_key_values (`Cache`, *optional*)
+        hidden_states, attentions (`tuple` of `torch.Tensor`, *optional*): of the language model.
+        image_hidden_states, video_hidden_states, audio_hidden_states: as in [`VideoLlamaModelOutputWithPast`].
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    image_hidden_states: torch.Tensor | None = None
+    video_hidden_states: torch.Tensor | None = None
+    audio_hidden_states: torch.Tensor | None = None
+
+
+class VideoLlamaImageBindAttention(nn.Module):
+    """Attention of ImageBind's trunks. With `add_bias_kv`, a learned key and value stand behind those of the input."""
+
+    def __init__(self, config: VideoLlamaAudioConfig | VideoLlamaAudioVisionConfig):
+        super().__init__()
+        self.config = config
+        width = config.hidden_size
+        self.head_dim = width // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.is_causal = False
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+        self.bias_k = nn.Parameter(torch.empty(1, 1, width)) if config.add_bias_kv else None
+        self.bias_v = nn.Parameter(torch.empty(1, 1, width)) if config.add_bias_kv else None
+
+    def forward(
+        self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        attended, weights = attend(
+            self,
+            self._heads(self.q_proj(hidden_states)),
+            self._heads(self.k_proj(hidden_states), self.bias_k),
+            self._heads(self.v_proj(hidden_states), self.bias_v),
+            attention_mask=None,
+            dropout=self.config.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            **kwargs,
+        )
+        return self.out_proj(attended.reshape(hidden_states.shape).contiguous()), weights
+
+    def _heads(self, states: torch.Tensor, learned: torch.Tensor | None = None) -> torch.Tensor:
+        """(N, S, D) -> (N, heads, S, head_dim), with the learned row behind the others where there is one."""
+        if learned is not None:
+            states = torch.cat((states, learned.to(states.dtype).expand(len(states), -1, -1)), dim=1)
+        return states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+
+
+class VideoLlamaImageBindMLP(nn.Module):
+    def __init__(self, config: VideoLlamaAudioConfig | VideoLlamaAudioVisionConfig):
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation_fn = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.activation_fn(self.fc1(hidden_states)))
+
+
+class VideoLlamaImageBindLayer(GradientCheckpointingLayer):
+    """A pre-norm transformer block."""
+
+    def __init__(self, config: VideoLlamaAudioConfig | VideoLlamaAudioVisionConfig):
+        super().__init__()
+        self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.self_attn = VideoLlamaImageBindAttention(config)
+        self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = VideoLlamaImageBindMLP(config)
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
+        hidden_states = hidden_states + self.self_attn(self.layer_norm1(hidden_states), **kwargs)[0]
+        return hidden_states + self.mlp(self.layer_norm2(hidden_states))
+
+
+class VideoLlamaPreTrainedModel(PreTrainedModel):
+    config: VideoLlamaConfig
+    base_model_prefix = "model"
+    input_modalities = ("image", "video", "audio", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ("VideoLlamaImageBindLayer", "Blip2QFormerLayer")
+    _skip_keys_device_placement = ("past_key_values",)
+    _supports_attention_backend = True
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _can_compile_fullgraph = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, VideoLlamaImageBindAttention):
+            learned = [module.bias_k, module.bias_v]
+        elif isinstance(module, VideoLlamaImageBindModel):
+            learned = [module.class_embedding, module.position_embedding]
+        elif isinstance(module, VideoLlamaResampler | VideoLlamaModel):
+            learned = [module.query_tokens]
+        else:
+            learned = []
+        for parameter in learned:
+            if parameter is not None:
+                init.normal_(parameter, mean=0.0, std=self.config.initializer_range)
+
+
+class VideoLlamaImageBindModel(VideoLlamaPreTrainedModel):
+    """
+    What ImageBind's trunks have in common: class token, positions, blocks, and the head that maps the class token
+    into the joint space. A subclass builds the `stem`, which turns its input into patch embeddings (N, patches, D).
+    """
+
+    _can_record_outputs = {
+        "hidden_states": VideoLlamaImageBindLayer,
+        "attentions": OutputRecorder(VideoLlamaImageBindAttention, index=1),
+    }
+
+    def __init__(self, config: VideoLlamaAudioConfig | VideoLlamaAudioVisionConfig, num_patches: int):
+        super().__init__(config)
+        self.class_embedding = nn.Parameter(torch.empty(1, 1, config.hidden_size))
+        self.position_embedding = nn.Parameter(torch.empty(1, num_patches + 1, config.hidden_size))
+        self.layers = nn.ModuleList([VideoLlamaImageBindLayer(config) for _ in range(config.num_hidden_layers)])
+        self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.projection = nn.Linear(config.hidden_size, config.projection_dim, bias=False)
+
+    def _encode(self, patches: torch.Tensor, scale: float = 1.0, **kwargs) -> BaseModelOutputWithPooling:
+        """(N, patches, D) -> last_hidden_state (N, 1 + patches, D), pooler_output (N, joint width) of norm `scale`"""
+        hidden_states = torch.cat((self.class_embedding.expand(len(patches), -1, -1), patches), dim=1)
+        hidden_states = self._embed(hidden_states + self.position_embedding)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, **kwargs)
+        hidden_states = self.post_layernorm(hidden_states)
+        embeddings = scale * nn.functional.normalize(self.projection(hidden_states[:, 0]), dim=-1)
+        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=embeddings)
+
+    def _embed(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Hook for what stands between the positions and the first block."""
+        return embeddings
+
+
+class VideoLlamaAudioModel(VideoLlamaImageBindModel):
+    """
+    ImageBind's audio trunk and head: a clip of sound becomes one vector of norm `config.logit_scale`.
+    """
+
+    config: VideoLlamaAudioConfig
+    config_class = VideoLlamaAudioConfig
+    main_input_name = "input_features"
+    input_modalities = ("audio",)
+
+    def __init__(self, config: VideoLlamaAudioConfig):
+        sides = (config.num_mel_bins, config.num_mel_frames)
+        rows, columns = ((side - config.patch_size) // config.patch_stride + 1 for side in sides)
+        super().__init__(config, num_patches=rows * columns)
+        self.patch_embedding = nn.Conv2d(
+            1, config.hidden_size, kernel_size=config.patch_size, stride=config.patch_stride, bias=False
+        )
+        self.stem_layernorm = nn.LayerNorm(config.hidden_size, eps=config.stem_layer_norm_eps)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.patch_embedding
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self, input_features: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> tuple | BaseModelOutputWithPooling:
+        """
+        Args:
+            input_features (`torch.Tensor` of shape `(N, num_mel_bins, num_mel_frames)`, float): normalised log-mel
+                spectrograms of N clips.
+
+        Returns:
+            [`BaseModelOutputWithPooling`]: `last_hidden_state` (N, 1 + patches, hidden_size) and `pooler_output`
+            (N, projection_dim), the clips' embeddings, of norm `logit_scale`.
+        """
+        features = input_features.unsqueeze(1).to(self.patch_embedding.weight.dtype)
+        patches = self.stem_layernorm(self.patch_embedding(features).flatten(2).transpose(1, 2))
+        return self._encode(patches, scale=self.config.logit_scale, **kwargs)
+
+
+class VideoLlamaAudioVisionModel(VideoLlamaImageBindModel):
+    """
+    ImageBind's vision trunk and head: a frame becomes one unit vector in the space of the sounds. ImageBind shows it
+    every picture twice, as a two-frame clip; the kernel here is the sum of the two temporal halves, which is the same.
+    """
+
+    config: VideoLlamaAudioVisionConfig
+    config_class = VideoLlamaAudioVisionConfig
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+
+    def __init__(self, config: VideoLlamaAudioVisionConfig):
+        super().__init__(config, num_patches=(config.image_size // config.patch_size) ** 2)
+        self.patch_embedding = nn.Conv2d(
+            3, config.hidden_size, kernel_size=config.patch_size, stride=config.patch_size, bias=False
+        )
+        self.pre_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.patch_embedding
+
+    def _embed(self, embeddings: torch.Tensor) -> torch.Tensor:
+        return self.pre_layernorm(embeddings)
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> tuple | BaseModelOutputWithPooling:
+        """
+        Args:
+            pixel_values (`torch.Tensor` of shape `(N, 3, image_size, image_size)`, float): normalised frames.
+
+        Returns:
+            [`BaseModelOutputWithPooling`]: `last_hidden_state` (N, 1 + patches, hidden_size) and `pooler_output`
+            (N, projection_dim), the frames' embeddings, of norm 1.
+        """
+        pixels = pixel_values.to(self.patch_embedding.weight.dtype)
+        return self._encode(self.patch_embedding(pixels).flatten(2).transpose(1, 2), **kwargs)
+
+
+class VideoLlamaVisionModel(Blip2VisionModel):
+    """EVA-ViT-g of BLIP-2, with the epsilon that the released weights' last norm was trained with."""
+
+    def __init__(self, config: Blip2VisionConfig):
+        super().__init__(config)
+        self.post_layernorm.eps = POST_LAYERNORM_EPS
+
+
+class VideoLlamaQFormerModel(Blip2QFormerModel):
+    """
+    BLIP-2's Q-Former, open to flash attention: BLIP-2 keeps its own in fp32, which rules it out, while here the
+    Q-Formers have the dtype of the model.
+    """
+
+    _supports_flash_attn = True
+
+
+class VideoLlamaResampler(nn.Module):
+    """
+    Fuses the steps of an item, the frames of a video or the clips of a sound track, into a fixed number of tokens in
+    the language model's space: learned positions, learned queries that attend to all steps, and a projection.
+    """
+
+    def __init__(self, config: VideoLlamaResamplerConfig, output_size: int):
+        super().__init__()
+        self.config = config
+        self.position_embedding = nn.Embedding(config.max_position_embeddings, config.encoder_hidden_size)
+        self.query_tokens = nn.Parameter(torch.empty(1, config.num_query_tokens, config.hidden_size))
+        self.qformer = VideoLlamaQFormerModel._from_config(config)
+        self.projection = nn.Linear(config.hidden_size, output_size)
+
+    def forward(
+        self, steps: torch.Tensor, step_mask: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
+    ) -> BaseModelOutputWithPooling:
+        """
+        Args:
+            steps (`torch.Tensor` of shape `(B, T, tokens per step, encoder_hidden_size)`): features of the steps.
+            step_mask (`torch.Tensor` of shape `(B, T)`, bool, *optional*): `True` for real steps, which stand before
+                the padding. All are real by default.
+
+        Returns:
+            [`BaseModelOutputWithPooling`]: `last_hidden_state` (B, R, hidden_size) of the Q-Former and
+            `pooler_output` (B, R, output_size).
+
+        Raises:
+            ValueError: where an item has more steps than the position table has rows.
+        """
+        num_steps, limit = steps.shape[1], self.config.max_position_embeddings
+        if num_steps > limit:
+            raise ValueError(
+                f"got {num_steps} frames or clips in one item, but the position table has {limit} rows; "
+                f"sample at most {limit}"
+            )
+        positions = self.position_embedding(torch.arange(num_steps, device=steps.device))
+        steps = steps + positions[:, None]
+        if step_mask is not None and is_flash_attention_requested(self.config):
+            hidden_states = self._fuse_by_length(steps, step_mask, **kwargs)
+        else:
+            hidden_states = self._fuse(steps, step_mask, **kwargs)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=hidden_states, pooler_output=self.projection(hidden_states)
+        )
+
+    def _fuse(self, steps: torch.Tensor, step_mask: torch.Tensor | None = None, **kwargs) -> torch.Tensor:
+        if step_mask is not None:
+            step_mask = step_mask.repeat_interleave(steps.shape[2], dim=1)  # (B, T * tokens per step)
+        return self.qformer(
+            query_embeds=self.query_tokens.expand(len(steps), -1, -1),
+            encoder_hidden_states=steps.flatten(1, 2),
+            encoder_attention_mask=step_mask,
+            **kwargs,
+        ).last_hidden_state
+
+    def _fuse_by_length(self, steps: torch.Tensor, step_mask: torch.Tensor, **kwargs) -> torch.Tensor:
+        """The library's flash attention has no mask for keys alone, so items of one length go through together."""
+        lengths = step_mask.sum(dim=1)
+        hidden_states = steps.new_empty(len(steps), self.config.num_query_tokens, self.config.hidden_size)
+        for length in lengths.unique().tolist():
+            rows = lengths == length
+            hidden_states[rows] = self._fuse(steps[rows, :length], **kwargs)
+        return hidden_states
+
+
+class VideoLlamaModel(VideoLlamaPreTrainedModel):
+    """
+    The encoders and the language model without its head. See [`VideoLlamaConfig`] for the parts that may be absent.
+    """
+
+    def __init__(self, config: VideoLlamaConfig):
+        super().__init__(config)
+        width = config.text_config.hidden_size
+        self.vision_tower = VideoLlamaVisionModel._from_config(config.vision_config)
+        self.query_tokens = nn.Parameter(torch.empty(1, config.num_query_tokens, config.qformer_config.hidden_size))
+        self.qformer = VideoLlamaQFormerModel._from_config(config.qformer_config)
+        self.video_resampler = VideoLlamaResampler(config.video_resampler_config, width)
+        self.audio_tower = self.audio_vision_tower = self.audio_resampler = None
+        if config.audio_config is not None:
+            self.audio_tower = VideoLlamaAudioModel._from_config(config.audio_config)
+            self.audio_resampler = VideoLlamaResampler(config.audio_resampler_config, width)
+        if config.audio_vision_config is not None:
+            self.audio_vision_tower = VideoLlamaAudioVisionModel._from_config(config.audio_vision_config)
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.post_init()
+
+    @can_return_tuple
+    def get_image_features(
+        self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> tuple | BaseModelOutputWithPooling:
+        """
+        Encodes images, each as a video of one frame.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(images, 3, H, W)`, float): normalised images.
+
+        Returns:
+            [`BaseModelOutputWithPooling`]: `pooler_output` (images, R, text hidden size), what the language model
+            gets, and `last_hidden_state` (images, R, resampler width).
+
+        Raises:
+            ValueError: for pixels of another shape than the vision tower takes.
+        """
+        if pixel_values.ndim != 4:
+            raise ValueError(f"pixel_values must have shape (images, 3, H, W), got {tuple(pixel_values.shape)}")
+        return self.get_video_features(pixel_values.unsqueeze(1), return_dict=True, **kwargs)
+
+    @can_return_tuple
+    def get_video_features(
+        self,
+        pixel_values_videos: torch.Tensor,
+        video_frame_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | BaseModelOutputWithPooling:
+        """
+        Encodes videos.
+
+        Args:
+            pixel_values_videos (`torch.Tensor` of shape `(videos, T, 3, H, W)`, float): normalised frames.
+            video_frame_mask (`torch.Tensor` of shape `(videos, T)`, bool, *optional*): which frames are real; padding
+                stands behind them. All are by default.
+
+        Returns:
+            [`BaseModelOutputWithPooling`]: `pooler_output` (videos, R, text hidden size), what the language model
+            gets, and `last_hidden_state` (videos, R, resampler width).
+
+        Raises:
+            ValueError: for pixels of another shape than the vision tower takes, or more frames than positions.
+        """
+        self._check_pixels(pixel_values_videos, self.config.vision_config.image_size)
+        kwargs = _without_language_model_options(kwargs)
+        frames = _encode_steps(
+            lambda frames: self._encode_frames(frames, **kwargs), pixel_values_videos, video_frame_mask
+        )
+        return self.video_resampler(frames, video_frame_mask, **kwargs)
+
+    @can_return_tuple
+    def get_audio_features(
+        self,
+        input_features: torch.Tensor | None = None,
+        audio_clip_mask: torch.Tensor | None = None,
+        audio_pixel_values: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | BaseModelOutputWithPooling:
+        """
+        Encodes sound tracks, or frames in their stead, which is how the audio branch is trained.
+
+        Args:
+            input_features (`torch.Tensor` of shape `(sounds, T, mel bins, mel frames)`, float, *optional*):
+                normalised log-mel spectrograms of the clips of each sound.
+            audio_clip_mask (`torch.Tensor` of shape `(sounds, T)`, bool, *optional*): which clips (or frames) are
+                real; padding stands behind them. All are by default.
+            audio_pixel_values (`torch.Tensor` of shape `(sounds, T, 3, H, W)`, float, *optional*): normalised frames,
+                for ImageBind's vision trunk. Exactly one of the two inputs must be given.
+
+        Returns:
+            [`BaseModelOutputWithPooling`]: `pooler_output` (sounds, R, text hidden size), what the language model
+            gets, and `last_hidden_state` (sounds, R, resampler width).
+
+        Raises:
+            ValueError: where the model lacks the branch or the trunk that is asked for, where both inputs or none are
+                given, for other shapes than the trunk takes, or more steps than positions.
+        """
+        if (input_features is None) == (audio_pixel_values is None):
+            raise ValueError("exactly one of input_features and audio_pixel_values must be given")
+        if self.audio_tower is None:
+            raise ValueError(
+                "this checkpoint has no audio branch (config.audio_config is None), so it cannot take sound; convert "
+                "the original with its AL_*.pth and imagebind_huge.pth, and without --no-audio"
+            )
+        if input_features is not None:
+            self._check_spectrograms(input_features)
+            steps, tower = input_features, self.audio_tower
+        else:
+            if self.audio_vision_tower is None:
+                raise ValueError(
+                    "this checkpoint lacks ImageBind's vision trunk (config.audio_vision_config is None), which "
+                    "audio_pixel_values need; convert the original with --with-imagebind-vision"
+                )
+            self._check_pixels(audio_pixel_values, self.config.audio_vision_config.image_size)
+            steps, tower = audio_pixel_values, self.audio_vision_tower
+        kwargs = _without_language_model_options(kwargs)
+        embeddings = _encode_steps(lambda clips: tower(clips, **kwargs).pooler_output, steps, audio_clip_mask)
+        return self.audio_resampler(embeddings.unsqueeze(2), audio_clip_mask, **kwargs)
+
+    def _encode_frames(self, frames: torch.Tensor, **kwargs) -> torch.Tensor:
+        """(N, 3, H, W) -> (N, Q, image Q-Former width)"""
+        patches = self.vision_tower(frames, **kwargs).last_hidden_state
+        return self.qformer(
+            query_embeds=self.query_tokens.expand(len(patches), -1, -1).to(patches.device),
+            encoder_hidden_states=patches,
+            **kwargs,
+        ).last_hidden_state
+
+    def _check_pixels(self, pixels: torch.Tensor, image_size: int) -> None:
+        if pixels.ndim != 5 or pixels.shape[2:] != (3, image_size, image_size):
+            raise ValueError(
+                f"pixels of videos must have shape (items, frames, 3, {image_size}, {image_size}), those of images "
+                f"the same without the frames; got {tuple(pixels.shape)}"
+            )
+
+    def _check_spectrograms(self, features: torch.Tensor) -> None:
+        expected = (self.config.audio_config.num_mel_bins, self.config.audio_config.num_mel_frames)
+        if features.ndim != 4 or features.shape[2:] != expected:
+            raise ValueError(
+                f"input_features must have shape (sounds, clips, {expected[0]}, {expected[1]}), "
+                f"got {tuple(features.shape)}"
+            )
+
+    def get_placeholder_mask(
+        self,
+        input_ids: torch.LongTensor | None,
+        inputs_embeds: torch.Tensor,
+        features: torch.Tensor,
+        modality: str,
+    ) -> torch.Tensor:
+        """
+        Finds the placeholders of one modality.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(B, S)`, *optional*): `None` where only embeddings are known; they
+                are then compared with the placeholder's embedding.
+            inputs_embeds (`torch.Tensor` of shape `(B, S, D)`)
+            features (`torch.Tensor` of shape `(items, R, D)`): what is to take their places.
+            modality (`str`): "image", "video" or "audio".
+
+        Returns:
+            `torch.Tensor` of shape `(B, S, 1)`, bool.
+
+        Raises:
+            ValueError: where placeholders and features are not equally many; the message has both counts.
+        """
+        token_id = getattr(self.config, f"{modality}_token_id")
+        if input_ids is None:
+            token = torch.full((), token_id, dtype=torch.long, device=inputs_embeds.device)
+            mask = (inputs_embeds == self.get_input_embeddings()(token)).all(-1)
+        else:
+            mask = input_ids == token_id
+        num_features = features.shape[0] * features.shape[1]
+        # A compiled graph cannot depend on the count without a break; a mismatch ends in the scatter's own error there
+        if not torch.compiler.is_compiling() and (num_tokens := int(mask.sum())) != num_features:
+            raise ValueError(
+                f"{modality.capitalize()} features and {modality} tokens do not match, tokens: {num_tokens}, "
+                f"features: {num_features} ({features.shape[0]} items of {features.shape[1]})"
+            )
+        return mask.unsqueeze(-1).to(inputs_embeds.device)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        video_frame_mask: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        audio_clip_mask: torch.Tensor | None = None,
+        audio_pixel_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | VideoLlamaModelOutputWithPast:
+        """
+        Args:
+            input_ids (`torch.LongTensor` of shape `(B, S)`, *optional*): Tokens, with as many placeholders in a row as
+                each item has features. Exactly one of `input_ids` and `inputs_embeds` must be given.
+            pixel_values (`torch.Tensor` of shape `(images, 3, H, W)`, *optional*): of all prompts, in their order.
+            pixel_values_videos, video_frame_mask (*optional*): see [`~VideoLlamaModel.get_video_features`].
+            input_features, audio_clip_mask, audio_pixel_values (*optional*): see
+                [`~VideoLlamaModel.get_audio_features`].
+            attention_mask (`torch.Tensor` of shape `(B, S)`, *optional*): 0 for padding.
+            position_ids (`torch.LongTensor` of shape `(B, S)`, *optional*)
+            past_key_values (`Cache`, *optional*)
+            inputs_embeds (`torch.Tensor` of shape `(B, S, D)`, *optional*)
+            mm_encoder_outputs (`dict` from "image", "video", "audio" to outputs of `get_*_features`, *optional*):
+                Features computed before, used instead of pixels or sound of that modality. Not changed.
+
+        Returns:
+            [`VideoLlamaModelOutputWithPast`]
+
+        Raises:
+            ValueError: where raw input and features of one modality are both given, where placeholders and features
+                are not equally many, and as the `get_*_features`.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("exactly one of input_ids and inputs_embeds must be given")
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+
+        raw = {
+            "image": {"pixel_values": pixel_values},
+            "video": {"pixel_values_videos": pixel_values_videos, "video_frame_mask": video_frame_mask},
+            "audio": {
+                "input_features": input_features,
+                "audio_pixel_values": audio_pixel_values,
+                "audio_clip_mask": audio_clip_mask,
+            },
+        }
+        features = {
+            modality: self._features(modality, inputs, mm_encoder_outputs or {}) for modality, inputs in raw.items()
+        }
+        for modality, states in features.items():
+            if states is not None:
+                mask = self.get_placeholder_mask(input_ids, inputs_embeds, states, modality)
+                states = states.to(inputs_embeds.device, inputs_embeds.dtype)
+                inputs_embeds = inputs_embeds.masked_scatter(mask, states)
+
+        outputs = self.language_model(
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+        return VideoLlamaModelOutputWithPast(
+            last_hidden_state=outputs.last_hidden_state,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            **{f"{modality}_hidden_states": states for modality, states in features.items()},
+        )
+
+    def _features(self, modality: str, inputs: dict, computed: dict) -> torch.Tensor | None:
+        """Features (items, R, D) of one modality, from raw inputs or computed before; `None` where there are none."""
+        given = [name for name, value in inputs.items() if value is not None and not name.endswith("_mask")]
+        if computed.get(modality) is not None:
+            if given:
+                raise ValueError(f"{given[0]} and mm_encoder_outputs[{modality!r}] cannot both be given")
+            return torch.stack(list(computed[modality].pooler_output))
+        if not given:
+            return None
+        return getattr(self, f"get_{modality}_features")(**inputs, return_dict=True).pooler_output
+
+
+class TokenSequenceCriteria(StoppingCriteria):
+    """Ends a sequence whose newest tokens are one of the given runs, such as the two ways to tokenise "###"."""
+
+    def __init__(self, sequences: list[list[int]]):
+        self.sequences = sequences
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.Tensor, **kwargs) -> torch.Tensor:
+        done = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        for sequence in self.sequences:
+            end = torch.tensor(sequence, device=input_ids.device)
+            done |= (input_ids[:, -len(sequence) :] == end).all(dim=1)
+        return done
+
+
+class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMixin):
+    """Video-LLaMA with its language modelling head: loss, `generate`, and the features of [`VideoLlamaModel`]."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+    _tp_plan = {"lm_head": "colwise_gather_output"}
+    # Evaluation gathers all outputs but these; neither caches nor features of ragged batches can be gathered.
+    keys_to_ignore_at_inference = (
+        "past_key_values",
+        "image_hidden_states",
+        "video_hidden_states",
+        "audio_hidden_states",
+    )
+
+    def __init__(self, config: VideoLlamaConfig):
+        super().__init__(config)
+        self.model = VideoLlamaModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]):
+        """See [`VideoLlamaModel.get_image_features`]."""
+        return self.model.get_image_features(pixel_values, **kwargs)
+
+    def get_video_features(
+        self,
+        pixel_values_videos: torch.Tensor,
+        video_frame_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ):
+        """See [`VideoLlamaModel.get_video_features`]."""
+        return self.model.get_video_features(pixel_values_videos, video_frame_mask, **kwargs)
+
+    def get_audio_features(
+        self,
+        input_features: torch.Tensor | None = None,
+        audio_clip_mask: torch.Tensor | None = None,
+        audio_pixel_values: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ):
+        """See [`VideoLlamaModel.get_audio_features`]."""
+        return self.model.get_audio_features(input_features, audio_clip_mask, audio_pixel_values, **kwargs)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        video_frame_mask: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        audio_clip_mask: torch.Tensor | None = None,
+        audio_pixel_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | VideoLlamaCausalLMOutputWithPast:
+        """
+        Besides the arguments of [`VideoLlamaModel.forward`]:
+
+        Args:
+            labels (`torch.LongTensor` of shape `(B, S)`, *optional*): Tokens to predict, not shifted; -100 where there
+                is no loss.
+            logits_to_keep (`int` or `torch.Tensor`, defaults to 0): How many of the last positions get logits, or
+                which positions; 0 is all.
+            kwargs: The rest goes to the language model and, such as `num_items_in_batch`, to the loss function.
+
+        Returns:
+            [`VideoLlamaCausalLMOutputWithPast`]
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            pixel_values_videos=pixel_values_videos,
+            video_frame_mask=video_frame_mask,
+            input_features=input_features,
+            audio_clip_mask=audio_clip_mask,
+            audio_pixel_values=audio_pixel_values,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            mm_encoder_outputs=mm_encoder_outputs,
+            return_dict=True,
+            **kwargs,
+        )
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, kept, :])
+        if self.config.output_vocab_size is not None:
+            logits[..., self.config.output_vocab_size :] = torch.finfo(logits.dtype).min
+        loss = None
+        if labels is not None:
+            vocab_size = self.config.text_config.vocab_size
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=vocab_size, **kwargs)
+        return VideoLlamaCausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=outputs.image_hidden_states,
+            video_hidden_states=outputs.video_hidden_states,
+            audio_hidden_states=outputs.audio_hidden_states,
+        )
+
+    def _prepare_multimodal_encoder_kwargs_for_generation(self, model_kwargs: dict) -> dict:
+        """Images and videos are encoded before the prefill by the library; sound, which it leaves out, here."""
+        model_kwargs["mm_encoder_outputs"] = dict(model_kwargs.get("mm_encoder_outputs") or {})
+        model_kwargs = super()._prepare_multimodal_encoder_kwargs_for_generation(model_kwargs)
+        names = ("input_features", "audio_clip_mask", "audio_pixel_values")
+        sound = {name: model_kwargs.pop(name) for name in names if name in model_kwargs}
+        if any(sound.get(name) is not None for name in ("input_features", "audio_pixel_values")):
+            if model_kwargs["mm_encoder_outputs"].get("audio") is not None:
+                raise ValueError("sound and mm_encoder_outputs['audio'] cannot both be given")
+            model_kwargs["mm_encoder_outputs"]["audio"] = self.get_audio_features(**sound, return_dict=True)
+        return model_kwargs
+
+    def _expand_multimodal_outputs(self, input_ids, mm_encoder_output, expand_size=1, inputs_embeds=None) -> dict:
+        """
+        Repeats the features for `expand_size` copies of every prompt (beams, several answers): prompts may hold any
+        number of items of every modality, so each copy gets all items of its prompt, in their order.
+        """
+        expanded = {}
+        for modality, outputs in mm_encoder_output.items():
+            features = torch.stack(list(outputs.pooler_output))
+            token_id = getattr(self.config, f"{modality}_token_id")
+            if input_ids is None or input_ids.numel() == 0:
+                mask = self.model.get_placeholder_mask(None, inputs_embeds, features, modality).squeeze(-1)
+            else:
+                mask = input_ids == token_id
+            items = (mask.sum(dim=1) // features.shape[1]).tolist()
+            groups = features.split(items)
+            copies = torch.cat([group for group in groups for _ in range(expand_size)])
+            expanded[modality] = BaseModelOutputWithPooling(pooler_output=copies)
+        return expanded
+
+    def _get_stopping_criteria(self, generation_config, *args, **kwargs) -> StoppingCriteriaList:
+        """Adds `generation_config.stop_sequences`, a list of runs of token ids that end an answer."""
+        criteria = super()._get_stopping_criteria(generation_config, *args, **kwargs)
+        sequences = getattr(generation_config, "stop_sequences", None)
+        if sequences:
+            criteria.append(TokenSequenceCriteria(sequences))
+        return criteria
+
+
+def _encode_steps(
+    encode: Callable[[torch.Tensor], torch.Tensor], steps: torch.Tensor, step_mask: torch.Tensor | None
+) -> torch.Tensor:
+    """
+    Runs `encode` on the real steps of (B, T, ...) at once, and returns (B, T, ...) with zeros in the padding. While
+    compiling, where sizes may not depend on values, the padding is encoded like the rest and ignored later.
+    """
+    flat = steps.flatten(0, 1)
+    if step_mask is None or torch.compiler.is_compiling():
+        return encode(flat).unflatten(0, steps.shape[:2])
+    real = step_mask.flatten().bool()
+    encoded = encode(flat[real])
+    padded = encoded.new_zeros(len(real), *encoded.shape[1:])
+    padded[real.to(padded.device)] = encoded
+    return padded.unflatten(0, steps.shape[:2])
+
+
+def _without_language_model_options(kwargs: dict) -> dict:
+    """`generate` and the trainers pass options of the language model's forward through; encoders take none of them."""
+    return {name: value for name, value in kwargs.items() if name in ("output_attentions", "output_hidden_states")}

@@ -1,0 +1,385 @@
+"""Conversations, text and media -> the inputs of Video-LLaMA."""
+
+import bisect
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from .feature_extraction_video_llama import Downmix, as_list_of_sounds
+from .media import load_image, load_sound
+from .video_processing_video_llama import VideoLlamaVideosKwargs, as_list_of_videos
+
+
+__all__ = ["VideoLlamaProcessor", "VideoLlamaProcessorKwargs"]
+
+# Where a block of a conversation holds its medium, in the order of preference. The library's own names, and OpenAI's.
+SOURCE_KEYS = {
+    "image": ("image", "url", "path", "base64", "image_url"),
+    "video": ("video", "url", "path", "video_url"),
+    "audio": ("audio", "url", "path", "audio_url", "input_audio"),
+}
+# What a video block may say of its frames, and so overrides what the call says.
+VIDEO_BLOCK_OPTIONS = ("num_frames", "fps", "sampling", "start", "end", "video_metadata")
+
+
+class VideoLlamaAudioKwargs(TypedDict, total=False):
+    """
+    Attributes:
+        sampling_rate (`int`, *optional*): Hz of sounds that are given as arrays; must be the feature extractor's.
+        downmix (`str`, *optional*): "mean" or "first", how channels become one.
+        num_clips (`int`, *optional*): Clips of a sound.
+    """
+
+    sampling_rate: int | None
+    downmix: Downmix | None
+    num_clips: int | None
+    return_tensors: Any
+
+
+class VideoLlamaProcessorKwargs(ProcessingKwargs, total=False):
+    videos_kwargs: VideoLlamaVideosKwargs
+    audio_kwargs: VideoLlamaAudioKwargs
+    _defaults = {"text_kwargs": {"padding": True}}
+
+
+class VideoLlamaProcessor(ProcessorMixin):
+    """
+    Everything between a conversation and the model. [`~VideoLlamaProcessor.apply_chat_template`] is the front door;
+    calling the processor takes text that holds one placeholder (`<image>`, `<video>`, `<audio>`) for each item.
+
+    Args:
+        image_processor: Scales images to 224x224 (bicubic) and normalises them.
+        video_processor ([`VideoLlamaVideoProcessor`])
+        feature_extractor ([`VideoLlamaFeatureExtractor`])
+        tokenizer: A fast tokenizer that has the three placeholders.
+        chat_template (`str`, *optional*): See `load_chat_template`.
+        num_video_tokens (`int`, defaults to 32): Tokens that an image or a video takes.
+        num_audio_tokens (`int`, defaults to 8): Tokens that a sound takes; 0 for a checkpoint without audio branch.
+        load_audio_from_video (`bool`, defaults to `True`): Whether the sound of a video is heard where the call does
+            not say. `False` for a checkpoint without audio branch.
+        stop_string (`str`, *optional*): What ends an answer in the prompt style, such as "###", besides the end token.
+    """
+
+    valid_processor_kwargs = VideoLlamaProcessorKwargs
+
+    def __init__(
+        self,
+        image_processor=None,
+        video_processor=None,
+        feature_extractor=None,
+        tokenizer=None,
+        chat_template: str | None = None,
+        num_video_tokens: int = 32,
+        num_audio_tokens: int = 8,
+        load_audio_from_video: bool = True,
+        stop_string: str | None = None,
+    ):
+        super().__init__(image_processor, video_processor, feature_extractor, tokenizer, chat_template=chat_template)
+        self.num_video_tokens = num_video_tokens
+        self.num_audio_tokens = num_audio_tokens
+        self.load_audio_from_video = load_audio_from_video
+        self.stop_string = stop_string
+        self.image_token, self.video_token, self.audio_token = "<image>", "<video>", "<audio>"
+        for modality in ("image", "video", "audio"):
+            token = getattr(self, f"{modality}_token")
+            setattr(self, f"{modality}_token_id", tokenizer.convert_tokens_to_ids(token))
+
+    def apply_chat_template(
+        self,
+        conversation: Sequence,
+        chat_template: str | None = None,
+        *,
+        tools: list | None = None,
+        documents: list | None = None,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool | str = False,
+        return_assistant_tokens_mask: bool = False,
+        tokenize: bool = False,
+        return_dict: bool = False,
+        return_tensors: str | None = None,
+        load_audio_from_video: bool | None = None,
+        add_timestamps: bool = True,
+        processor_kwargs: dict | None = None,
+        **kwargs,
+    ) -> str | list[str] | list | BatchFeature:
+        """
+        Turns one conversation, or a batch of them, into text or into the inputs of the model. Every item of the
+        conversation is opened once, before anything is computed; the conversation itself is not changed.
+
+        Args:
+            conversation (`list` of messages, or `list` of conversations): `{"role": ..., "content": ...}`, where the
+                content is text or a list of blocks: `{"type": "text", "text": ...}`, and for "image", "video" and
+                "audio" `{"type": "image", "image": ...}`. `"path"` and `"url"` do as well; what a source can be is
+                said at `load_image`, `load_video` and `load_sound`. A video block may also hold `num_frames`, `fps`,
+                `sampling`, `start`, `end` and, for decoded frames, `video_metadata` (`{"fps": ...}`); an audio block
+                `start`, `end` and, for samples, `sampling_rate`. A sound that stands right before a video is taken as
+                the video's own. A block without a source is a bare placeholder.
+            chat_template (`str`, *optional*): The processor's own by default.
+            add_generation_prompt (`bool`, defaults to `False`): Whether to open the answer.
+            continue_final_message (`bool` or `str`, defaults to `False`): Whether the last message is to be continued.
+            return_assistant_tokens_mask (`bool`, defaults to `False`): Whether `assistant_masks`, 1 where the tokens
+                are answers, are returned too.
+            tokenize (`bool`, defaults to `False`): Whether to return tokens and media, or the text with placeholders.
+            return_dict (`bool`, defaults to `False`): Whether to return all inputs, or the token ids alone.
+            return_tensors (`str`, *optional*): "pt" or "np".
+            load_audio_from_video (`bool`, *optional*): Whether the sound of a video that has some is heard; the
+                processor's own setting by default.
+            add_timestamps (`bool`, defaults to `True`): Whether a video without sound is followed by the sentence
+                about the times of its frames, where they are known.
+            processor_kwargs (`dict`, *optional*): Arguments of the processor's call, such as `num_frames`, `fps`,
+                `downmix`, `padding`.
+            kwargs: Variables of the template; the rest is taken as `processor_kwargs`.
+
+        Returns:
+            `str`, `list[str]`, token ids, or [`BatchFeature`] with `input_ids`, `attention_mask` and, where there are
+            such items, `pixel_values`, `pixel_values_videos`, `video_frame_mask`, `input_features`, `audio_clip_mask`.
+
+        Raises:
+            MediaError (a `ValueError`): for an item that cannot be read; the message names it.
+            ValueError: for arguments that do not go together.
+        """
+        if continue_final_message and (add_generation_prompt or return_assistant_tokens_mask):
+            raise ValueError(
+                "continue_final_message goes with neither add_generation_prompt nor return_assistant_tokens_mask"
+            )
+        options = {**kwargs, **(processor_kwargs or {})}
+        hear = self.load_audio_from_video if load_audio_from_video is None else load_audio_from_video
+        conversations, is_batched = _as_batch(conversation)
+        opened = _OpenedMedia(self, options, hear=hear, add_timestamps=add_timestamps)
+        rendered: tuple[list[str], list] = render_jinja_template(
+            conversations=[opened.open_conversation(messages) for messages in conversations],
+            tools=tools,
+            documents=documents,
+            chat_template=self._template(chat_template),
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            return_assistant_tokens_mask=return_assistant_tokens_mask,
+            **{**self.tokenizer.special_tokens_map, **kwargs},
+        )
+        prompts, answer_spans = rendered
+        if not tokenize:
+            return prompts if is_batched else prompts[0]
+        if return_assistant_tokens_mask:
+            options |= {"return_offsets_mapping": True, "return_text_replacement_offsets": True}
+        inputs = self(
+            text=prompts,
+            images=opened.images or None,
+            videos=opened.videos or None,
+            audio=opened.sounds or None,
+            **{"add_special_tokens": False, **options},
+            return_tensors=None if return_assistant_tokens_mask else return_tensors,
+        )
+        if return_assistant_tokens_mask:
+            inputs["assistant_masks"] = _assistant_masks(inputs, answer_spans)
+            inputs = inputs.convert_to_tensors(return_tensors)
+        return inputs if return_dict else inputs["input_ids"]
+
+    def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
+        """Flat lists of items, in the order of the placeholders; the library's hook in front of `validate_inputs`."""
+        if text is not None:
+            text = [text] if isinstance(text, str) else list(text)
+        images = None if images is None else [load_image(image) for image in _as_list_of_images(images)]
+        videos = None if videos is None else as_list_of_videos(videos)
+        audio = None if audio is None else as_list_of_sounds(audio)
+        return images, text, videos, audio
+
+    def validate_inputs(self, images=None, text=None, videos=None, audio=None, **kwargs) -> None:
+        """
+        Compares placeholders with items, before any item is decoded.
+
+        Raises:
+            ValueError: where they are not equally many, where there is nothing at all, or sound for a checkpoint that
+                has no audio branch.
+        """
+        if text is None and images is None and videos is None and audio is None:
+            raise ValueError("got no text, images, videos or audio; give at least one")
+        if audio and not self.num_audio_tokens:
+            raise ValueError(
+                f"got {len(audio)} sounds, but this checkpoint has no audio branch; leave them out, or convert the "
+                "original with its AL_*.pth and imagebind_huge.pth, and without --no-audio"
+            )
+        if text is None:
+            return
+        for i, prompt in enumerate(text):
+            if not isinstance(prompt, str):
+                raise ValueError(f"text must be a string or a list of strings, but item {i} is {type(prompt)}")
+        for token, items in ((self.image_token, images), (self.video_token, videos), (self.audio_token, audio)):
+            counts = [prompt.count(token) for prompt in text]
+            if sum(counts) != len(items or []):
+                raise ValueError(
+                    f"the prompts have {counts} placeholders {token}, {sum(counts)} in all, but {len(items or [])} "
+                    "items were passed for them; use one placeholder for each item"
+                )
+
+    def _process_videos(self, videos, **kwargs):
+        processed = self.video_processor(videos, **kwargs)
+        return processed, [self.replace_video_token(processed, i) for i in range(len(videos))]
+
+    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
+        return self.image_token * self.num_video_tokens
+
+    def replace_video_token(self, video_inputs: dict, video_idx: int, **kwargs) -> str:
+        return self.video_token * self.num_video_tokens
+
+    def replace_audio_token(self, audio_inputs: dict, audio_idx: int, **kwargs) -> str:
+        return self.audio_token * self.num_audio_tokens
+
+    def _get_num_multimodal_tokens(self, image_sizes=None, video_sizes=None, audio_lengths=None, **kwargs):
+        """
+        Tokens that items take, which does not depend on their sizes; serving engines ask for it.
+
+        Args:
+            image_sizes, video_sizes, audio_lengths (`list`, *optional*): one entry for each item.
+
+        Returns:
+            [`MultiModalData`]
+        """
+        data = {}
+        if image_sizes is not None:
+            data["num_image_tokens"] = [self.num_video_tokens] * len(image_sizes)
+            data["num_image_patches"] = [1] * len(image_sizes)
+        if video_sizes is not None:
+            data["num_video_tokens"] = [self.num_video_tokens] * len(video_sizes)
+        if audio_lengths is not None:
+            data["num_audio_tokens"] = [self.num_audio_tokens] * len(audio_lengths)
+        return MultiModalData(**data)
+
+    def post_process_image_text_to_text(self, generated_outputs, skip_special_tokens: bool = True, **kwargs):
+        """
+        Decodes what `generate` returned, with or without the prompt.
+
+        Args:
+            generated_outputs (`torch.Tensor` of shape `(B, S)`)
+            skip_special_tokens (`bool`, defaults to `True`): Whether to leave out end token and placeholders.
+
+        Returns:
+            `list[str]`: the texts, without the prompt style's stop string at their end.
+        """
+        kwargs.pop("generation_mode", None)
+        texts = self.batch_decode(generated_outputs, skip_special_tokens=skip_special_tokens, **kwargs)
+        return [text.removesuffix(self.stop_string) if self.stop_string else text for text in texts]
+
+    def _template(self, chat_template: str | None) -> str:
+        named = self.chat_template if isinstance(self.chat_template, dict) else {"default": self.chat_template}
+        template = named.get(chat_template or "default", chat_template)
+        if template is None:
+            raise ValueError(f"this processor has no default chat template, but {sorted(named)}; pass chat_template")
+        return template
+
+
+class _OpenedMedia:
+    """Opens the items of conversations, once and in their order, and says in the conversation what is in them."""
+
+    def __init__(self, processor: VideoLlamaProcessor, options: dict, *, hear: bool, add_timestamps: bool):
+        self.processor = processor
+        given = {**options, **options.get("videos_kwargs", {})}
+        names = (*VIDEO_BLOCK_OPTIONS, "do_sample_frames", "size", "do_resize")
+        self.video_options = {name: given[name] for name in names if name in given}
+        self.hear = hear
+        self.add_timestamps = add_timestamps
+        self.images: list = []
+        self.videos: list = []
+        self.sounds: list = []
+
+    def open_conversation(self, messages: Sequence[Mapping]) -> list[dict]:
+        return [self._open_message(message) for message in messages]
+
+    def _open_message(self, message: Mapping) -> dict:
+        message = {key: value for key, value in message.items() if value is not None}
+        content = message.get("content", "")
+        if isinstance(content, str):
+            return {**message, "content": content}
+        blocks: list[dict] = []
+        for block in content:
+            # Datasets in Arrow's format give every block the keys of all blocks, with None for what it lacks
+            block = {key: value for key, value in block.items() if value is not None}
+            follows_video = bool(blocks) and blocks[-1]["type"] == "video"
+            if block["type"] == "audio" and self.hear and follows_video and _source(block) is None:
+                continue  # the library's way to ask for the sound of the video in front, which is there already
+            blocks.extend(self._open_block(block))
+        return {**message, "content": blocks}
+
+    def _open_block(self, block: dict) -> list[dict]:
+        kind = _kind(block)
+        if kind not in SOURCE_KEYS:
+            return [block]
+        source = _source(block)
+        if source is None:
+            return [{"type": kind}]
+        if kind == "image":
+            self.images.append(load_image(source))
+            return [{"type": "image"}]
+        if kind == "audio":
+            options = {name: block[name] for name in ("sampling_rate", "start", "end") if name in block}
+            self.sounds.append(load_sound(source, **options))
+            return [{"type": "audio"}]
+        return self._open_video(source, block)
+
+    def _open_video(self, source: Any, block: dict) -> list[dict]:
+        own = {name: block[name] for name in VIDEO_BLOCK_OPTIONS if name in block}
+        shared = dict(self.video_options)
+        if "num_frames" in own or "fps" in own:
+            shared.pop("num_frames", None)
+            shared.pop("fps", None)
+        (video,) = self.processor.video_processor.open_videos([source], **{**shared, **own})
+        self.videos.append(video)
+        opened: dict[str, Any] = {"type": "video"}
+        if self.add_timestamps and video.timestamps is not None:
+            opened["timestamps"] = list(video.timestamps)
+        if self.hear and video.sound is not None:
+            self.sounds.append(video.sound)
+            return [{"type": "audio"}, opened]
+        return [opened]
+
+
+def _kind(block: Mapping) -> str:
+    """OpenAI's names of blocks are taken too: image_url, video_url, audio_url, input_audio."""
+    return {"input_audio": "audio"}.get(block["type"], block["type"].removesuffix("_url"))
+
+
+def _source(block: Mapping) -> Any:
+    """What the block's item is read from; `None` for a bare placeholder."""
+    for key in SOURCE_KEYS[_kind(block)]:
+        if key in block:
+            value = block[key]
+            if isinstance(value, Mapping):  # OpenAI: {"url": ...}, or {"data": base64, "format": ...}
+                value = value["url"] if "url" in value else f"data:audio/{value['format']};base64,{value['data']}"
+            elif key == "base64" and not value.startswith("data:"):
+                value = f"data:image/*;base64,{value}"
+            return value
+    return None
+
+
+def _as_batch(conversation: Sequence) -> tuple[list, bool]:
+    """A conversation or a batch of them, plain or as the pipelines' `Chat`, -> (conversations, whether a batch)."""
+    conversation = getattr(conversation, "messages", conversation)
+    if not conversation:
+        raise ValueError("got an empty conversation; give at least one message")
+    if isinstance(conversation[0], Mapping):
+        return [conversation], False
+    return [getattr(chat, "messages", chat) for chat in conversation], True
+
+
+def _as_list_of_images(images: Any) -> list:
+    """One image, a list of images, or a list of lists of images (one for each prompt) -> a flat list of images."""
+    if not isinstance(images, (list, tuple)):
+        return [images]
+    return [image for item in images for image in _as_list_of_images(item)]
+
+
+def _assistant_masks(inputs: BatchFeature, answer_spans: list[list[tuple[int, int]]]) -> list[list[int]]:
+    """
+    Marks the tokens of answers. The spans are those of characters before the placeholders were replaced, so they are
+    moved by what the replacements in front of them gained.
+    """
+    token_offsets, replacements = inputs.pop("offset_mapping"), inputs.pop("text_replacement_offsets")
+    masks = []
+    for i, offsets in enumerate(token_offsets):
+        ends = [replaced["span"][1] for replaced in replacements[i]]
+        gains = [0] + [replaced["new_span"][1] - replaced["span"][1] for replaced in replacements[i]]
+        spans = [tuple(char + gains[bisect.bisect_right(ends, char)] for char in span) for span in answer_spans[i]]
+        masks.append([int(any(start < last and end > first for first, last in spans)) for start, end in offsets])
+    return masks

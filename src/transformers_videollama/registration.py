@@ -1,0 +1,78 @@
+"""Makes the Auto classes, the pipelines and the engines that look classes up by name know Video-LLaMA."""
+
+import transformers
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    AutoProcessor,
+    AutoVideoProcessor,
+)
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.models.auto import modeling_auto
+
+from .configuration_video_llama import (
+    VideoLlamaAudioConfig,
+    VideoLlamaAudioVisionConfig,
+    VideoLlamaConfig,
+    VideoLlamaResamplerConfig,
+)
+from .feature_extraction_video_llama import VideoLlamaFeatureExtractor
+from .image_processing_video_llama import VideoLlamaImageProcessor
+from .modeling_video_llama import (
+    VideoLlamaAudioModel,
+    VideoLlamaAudioVisionModel,
+    VideoLlamaForConditionalGeneration,
+    VideoLlamaModel,
+)
+from .processing_video_llama import VideoLlamaProcessor
+from .video_processing_video_llama import VideoLlamaVideoProcessor
+
+
+__all__ = ["register"]
+
+
+def register() -> None:
+    """
+    Registers the classes with every Auto class; importing the package does it, and doing it again changes nothing.
+
+    Raises:
+        ValueError: where another class holds the model type "video_llama" already.
+    """
+    for config_class in (
+        VideoLlamaConfig,
+        VideoLlamaAudioConfig,
+        VideoLlamaAudioVisionConfig,
+        VideoLlamaResamplerConfig,
+    ):
+        _register_config(config_class)
+    AutoModel.register(VideoLlamaConfig, VideoLlamaModel, exist_ok=True)
+    AutoModel.register(VideoLlamaAudioConfig, VideoLlamaAudioModel, exist_ok=True)
+    AutoModel.register(VideoLlamaAudioVisionConfig, VideoLlamaAudioVisionModel, exist_ok=True)
+    for auto_class in (AutoModelForMultimodalLM, AutoModelForImageTextToText, AutoModelForCausalLM):
+        auto_class.register(VideoLlamaConfig, VideoLlamaForConditionalGeneration, exist_ok=True)
+    AutoProcessor.register(VideoLlamaConfig, VideoLlamaProcessor, exist_ok=True)
+    AutoVideoProcessor.register(VideoLlamaConfig, VideoLlamaVideoProcessor, exist_ok=True)
+    AutoFeatureExtractor.register(VideoLlamaConfig, VideoLlamaFeatureExtractor, exist_ok=True)
+    AutoImageProcessor.register(
+        VideoLlamaConfig,
+        image_processor_classes={"pil": VideoLlamaImageProcessor, "torchvision": VideoLlamaImageProcessor},
+        exist_ok=True,
+    )
+    # `transformers serve` asks for the modality by these names, and engines look the architecture up in the library
+    modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES["video_llama"] = "VideoLlamaForConditionalGeneration"
+    setattr(transformers, VideoLlamaForConditionalGeneration.__name__, VideoLlamaForConditionalGeneration)
+
+
+def _register_config(config_class: type[PreTrainedConfig]) -> None:
+    model_type = config_class.model_type
+    known = transformers.CONFIG_MAPPING._extra_content.get(model_type)
+    if known is config_class:
+        return
+    if known is not None:  # the library itself would put ours in its place without a word
+        raise ValueError(f"the model type {model_type!r} is already used by {known}; import one of the two packages")
+    AutoConfig.register(model_type, config_class)  # raises where the library has come to know a model of this name

@@ -1,0 +1,181 @@
+"""Frames -> pixels of the vision tower."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.image_processing_utils import get_size_dict
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImageResampling, is_pil_image
+from transformers.processing_utils import Unpack, VideosKwargs
+from transformers.utils import TensorType
+from transformers.video_processing_utils import BaseVideoProcessor
+from transformers.video_utils import VideoMetadata
+
+from .media import Sampling, Video, load_video
+
+
+__all__ = ["VideoLlamaVideoProcessor", "VideoLlamaVideosKwargs"]
+
+
+class VideoLlamaVideosKwargs(VideosKwargs, total=False):
+    """
+    Besides those of the library:
+
+    Attributes:
+        sampling (`str`, *optional*, defaults to "uniform"): "uniform", or "headtail", the random frames of training.
+        start, end (`float`, *optional*): Span of the video in seconds that frames are sampled from.
+    """
+
+    sampling: Sampling
+    start: float | None
+    end: float | None
+
+
+class VideoLlamaVideoProcessor(BaseVideoProcessor):
+    """
+    Samples frames (8, evenly, by default), scales them to 224x224 without cropping or keeping the aspect ratio,
+    and normalises them with CLIP's statistics, as the original Video-LLaMA does. Frames of files are scaled by the
+    decoder, as in the original; decoded frames by a bilinear filter with antialiasing, the nearest match to it.
+    """
+
+    valid_kwargs = VideoLlamaVideosKwargs
+    model_input_names = ["pixel_values_videos", "video_frame_mask"]
+    resample = PILImageResampling.BILINEAR
+    size = {"height": 224, "width": 224}
+    image_mean = OPENAI_CLIP_MEAN
+    image_std = OPENAI_CLIP_STD
+    do_resize = True
+    do_rescale = True
+    do_normalize = True
+    do_convert_rgb = True
+    do_sample_frames = True
+    num_frames = 8
+    fps = None
+    sampling = "uniform"
+
+    def preprocess(self, videos: Any, **kwargs: Unpack[VideoLlamaVideosKwargs]) -> BatchFeature:
+        """
+        Args:
+            videos: One video or a list of videos. A video is whatever [`load_video`] takes (a path, URL, bytes, numpy
+                or torch of shape `(T, H, W, 3)` or `(T, 3, H, W)`, a list of PIL images), or a loaded [`Video`]. In a
+                list, a path is a video, and a list of pictures is one video.
+            kwargs: see [`VideoLlamaVideosKwargs`]: `num_frames`, `fps`, `sampling`, `start`, `end`, `video_metadata`
+                (`{"fps": ...}` for each video that is given as frames), `return_tensors`, `return_metadata`, ...
+
+        Returns:
+            [`BatchFeature`]: `pixel_values_videos` (videos, T, 3, height, width), float32, and `video_frame_mask`
+            (videos, T), bool: T is the length of the longest video, others are padded with zeros behind their frames.
+
+        Raises:
+            MediaError (a `ValueError`): for a video that cannot be read, or has no frames.
+        """
+        opening = {
+            name: kwargs.pop(name)
+            for name in ("num_frames", "fps", "sampling", "start", "end", "video_metadata", "do_sample_frames")
+            if name in kwargs
+        }
+        opening |= {name: kwargs.get(name) for name in ("size", "do_resize")}
+        opened = self.open_videos(as_list_of_videos(videos), **opening)
+        return super().preprocess(
+            [video.frames for video in opened],
+            video_metadata=[_metadata(video) for video in opened],
+            do_sample_frames=False,
+            **kwargs,
+        )
+
+    def open_videos(
+        self,
+        sources: list,
+        *,
+        num_frames: int | None = None,
+        fps: float | None = None,
+        sampling: Sampling | None = None,
+        start: float | None = None,
+        end: float | None = None,
+        video_metadata: Any = None,
+        do_sample_frames: bool | None = None,
+        size: Any = None,
+        do_resize: bool | None = None,
+    ) -> list[Video]:
+        """
+        Decodes the frames that `preprocess` would take. What is loaded already is left as it is.
+
+        Args:
+            sources (`list`): One entry for each video, whatever [`load_video`] takes.
+            num_frames, fps, sampling, start, end, video_metadata, do_sample_frames, size, do_resize (*optional*): As
+                for `preprocess`; the processor's own by default.
+
+        Returns:
+            `list[Video]`, in the order given.
+        """
+        if num_frames is None and fps is None:
+            num_frames, fps = (self.num_frames if self.fps is None else None), self.fps
+        if not (self.do_sample_frames if do_sample_frames is None else do_sample_frames):
+            num_frames, fps = sys.maxsize, None
+        if not (self.do_resize if do_resize is None else do_resize):
+            height_width = None
+        else:
+            size = get_size_dict(dict(self.size if size is None else size))
+            height_width = (size["height"], size["width"])
+        return [
+            load_video(
+                source,
+                num_frames=num_frames,
+                fps=fps,
+                sampling=sampling or self.sampling,
+                start=start,
+                end=end,
+                size=height_width,
+                video_fps=known.get("fps"),
+            )
+            for source, known in zip(sources, _as_list_of_metadata(video_metadata, len(sources)), strict=True)
+        ]
+
+    def _preprocess(
+        self, videos: list[torch.Tensor], return_tensors: str | TensorType | None = None, **kwargs
+    ) -> BatchFeature:
+        videos = super()._preprocess(videos, return_tensors=None, **kwargs)["pixel_values_videos"]
+        lengths = torch.tensor([len(video) for video in videos])
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+        return BatchFeature(
+            {"pixel_values_videos": pad_sequence(list(videos), batch_first=True), "video_frame_mask": mask},
+            tensor_type=return_tensors,
+        )
+
+
+def as_list_of_videos(videos: Any) -> list:
+    """One video, a list of videos, or a list of lists of videos (one for each prompt) -> a flat list of videos."""
+    if not isinstance(videos, (list, tuple)) or (videos and all(_is_picture(item) for item in videos)):
+        return [videos]
+    return [video for item in videos for video in as_list_of_videos(item)]
+
+
+def _is_picture(item: Any) -> bool:
+    return is_pil_image(item) or (isinstance(item, (np.ndarray, torch.Tensor)) and item.ndim in (2, 3))
+
+
+def _as_list_of_metadata(metadata: Any, num_videos: int) -> list[Mapping]:
+    """What the caller knows of each video; of it, the frame rate of decoded frames is used."""
+    if metadata is None:
+        return [{}] * num_videos
+    if isinstance(metadata, Mapping):
+        metadata = [metadata]
+    flat = [entry for item in metadata for entry in (item if isinstance(item, list) else [item])]
+    if len(flat) != num_videos:
+        raise ValueError(f"got video_metadata for {len(flat)} videos, but {num_videos} videos; give one for each")
+    return [{} if entry is None else entry for entry in flat]
+
+
+def _metadata(video: Video) -> VideoMetadata:
+    return VideoMetadata(
+        total_num_frames=video.total_num_frames,
+        fps=video.fps,
+        height=video.frames.shape[1],
+        width=video.frames.shape[2],
+        duration=video.total_num_frames / video.fps if video.fps else None,
+        frames_indices=list(video.indices),
+    )
