@@ -1,0 +1,86 @@
+"""The golden data of the original code (tests/data/reference), and what is converted from it."""
+
+import json
+import os
+import random
+from pathlib import Path
+
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read by huggingface_hub when it is imported
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForMultimodalLM, AutoProcessor
+
+import transformers_videollama  # noqa: F401 (registers the Auto classes)
+from conversion.__main__ import main as convert
+
+
+REFERENCE = Path(__file__).parent / "data" / "reference"
+HEADS = Path(__file__).parent / "data" / "tiny_heads.json"
+STYLES = {"llama_2": "llama-2", "vicuna": "vicuna"}  # names in the golden data -> names of the package
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Every test starts from the same random state."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def cases() -> dict:
+    return json.loads((REFERENCE / "cases.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, torch.Tensor]:
+    return load_file(REFERENCE / "golden.safetensors")
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory) -> dict[str, Path]:
+    """The golden checkpoint, converted for each prompt style, with both ImageBind trunks."""
+    folders = {}
+    for style in STYLES.values():
+        folders[style] = tmp_path_factory.mktemp("converted") / style
+        arguments = [str(REFERENCE / "checkpoints"), str(folders[style]), "--style", style]
+        assert convert([*arguments, "--with-imagebind-vision", "--config", str(HEADS)]) == 0
+    return folders
+
+
+@pytest.fixture(scope="session")
+def checkpoint(checkpoints) -> Path:
+    return checkpoints["llama-2"]
+
+
+@pytest.fixture(scope="session", params=("sdpa", "eager"))
+def any_attention_model(request, checkpoint):
+    return AutoModelForMultimodalLM.from_pretrained(checkpoint, attn_implementation=request.param).eval()
+
+
+@pytest.fixture(scope="session")
+def model(checkpoint):
+    """Shared by tests that only read it."""
+    return AutoModelForMultimodalLM.from_pretrained(checkpoint).eval()
+
+
+@pytest.fixture(scope="session")
+def processors(checkpoints) -> dict:
+    return {style: AutoProcessor.from_pretrained(folder) for style, folder in checkpoints.items()}
+
+
+@pytest.fixture(scope="session")
+def processor(processors):
+    return processors["llama-2"]
+
+
+@pytest.fixture(scope="session")
+def seeded_randn():
+    def draw(*shape: int, seed: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+    return draw

@@ -1,0 +1,74 @@
+"""README's commands and code run as they are printed, on stand-ins for the released files."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import HEADS, REFERENCE
+from PIL import Image
+from render_clip import render_clip
+
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
+
+
+def blocks(language: str) -> list[str]:
+    return [code for name, code in BLOCKS if name == language]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A working directory that has what README names: the original's files, a clip and a photo."""
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copytree(REFERENCE / "checkpoints", folder / "original")
+    # Attention heads of the tiny stand-ins; those of the released files are known
+    shutil.copy(HEADS, folder / "original" / "conversion.json")
+    render_clip(folder / "clip.mp4", seconds=3.0)
+    Image.new("RGB", (64, 48), "teal").save(folder / "photo.jpg")
+    return folder
+
+
+def run(command: list[str], folder: Path) -> subprocess.CompletedProcess:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400, check=False
+    )
+
+
+def test_the_first_two_commands_are_the_demo_and_the_tests():
+    assert [code.strip() for code in blocks("bash")[:2]] == ["make demo", "make test"]
+
+
+def test_commands_and_code_run_as_printed(folder):
+    conversion, *commands = blocks("bash")[2:]
+    result = run(["bash", "-euc", conversion], folder)
+    assert result.returncode == 0, result.stderr
+    code = "\n".join(blocks("python"))
+    result = run([sys.executable, "-c", code + "\nprint(video.shape, sound.shape)"], folder)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.endswith("torch.Size([1, 5, 64]) torch.Size([1, 3, 64])\n")
+    for block in commands:
+        result = run(["bash", "-euc", block], folder)
+        assert result.returncode == 0, result.stderr
+        assert len(result.stdout.splitlines()) >= len(block.strip().splitlines())
+
+
+def test_files_that_the_tree_names_exist():
+    tree = blocks("text")[-1]
+    for name in re.findall(r"(\w+\.py)\b", tree):
+        assert (ROOT / "src" / "transformers_videollama" / name).is_file(), name
+    for name in re.findall(r"^(\w+)/", tree, flags=re.MULTILINE):
+        assert (ROOT / name).is_dir(), name
+
+
+def test_make_help_lists_the_commands_of_readme():
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for target in re.findall(r"`?make ([a-z-]+)`?", README):
+        assert f"make {target}" in listed
