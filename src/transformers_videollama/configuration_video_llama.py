@@ -148,6 +148,11 @@ class VideoLlamaConfig(PreTrainedConfig):
     """
 
     model_type = "video_llama"
+    # Trainers gather all other outputs of an evaluation; caches, and features of ragged batches, cannot be gathered
+    keys_to_ignore_at_inference = [
+        "past_key_values",
+        *(f"{kind}_hidden_states" for kind in ("image", "video", "audio")),
+    ]
     sub_configs = {
         "vision_config": Blip2VisionConfig,
         "qformer_config": Blip2QFormerConfig,

@@ -680,13 +680,6 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
 
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
     _tp_plan = {"lm_head": "colwise_gather_output"}
-    # Evaluation gathers all outputs but these; neither caches nor features of ragged batches can be gathered.
-    keys_to_ignore_at_inference = (
-        "past_key_values",
-        "image_hidden_states",
-        "video_hidden_states",
-        "audio_hidden_states",
-    )
 
     def __init__(self, config: VideoLlamaConfig):
         super().__init__(config)
