@@ -5,8 +5,9 @@ fault of a medium is one exception, `MediaError`, which names the item. A cut or
 missing stream is an error: never an endless wait, fewer frames or silence.
 
 Limits: damage that a codec conceals without an error is not seen. Beside the key frames of an open-GOP stream decord
-can be off by a frame. Sound is exact to the sample where the container's clock is (Matroska counts milliseconds). MP3
-and raw AAC have no index: their packets are walked once, not decoded; of all other sound only the windows are read.
+can be off by a frame. Windows of sound equal those of the whole track, to the sample, but for AAC with noise
+substitution, whose noise depends on where decoding began. MP3 and raw AAC have no index: their packets are walked
+once, not decoded; of all other sound only the windows are read. Needs PyAV 17, which shows a container's index.
 """
 
 import base64
@@ -193,15 +194,13 @@ class Sound:
             if not (0 <= start < end and start < self.duration):
                 raise MediaError(f"got the window {start} to {end} s of {self.duration:.3f} s of sound")
             first = round((self.offset + start) * sampling_rate)
-            stop = min(first + round((end - start) * sampling_rate), self._samples_before_end(sampling_rate))
+            end_of_span = math.ceil((self.offset + self.duration) * sampling_rate - 1e-6)
+            stop = min(first + round((end - start) * sampling_rate), end_of_span)
             samples = self._resampled(first, stop, sampling_rate)
             if samples.shape[1] == 0 or not np.isfinite(samples).all():
                 reason = "NaN or infinite" if samples.size else "no"
                 raise MediaError(f"{reason} samples between {start} and {end} s")
             return samples
-
-    def _samples_before_end(self, sampling_rate: int) -> int:
-        return math.ceil((self.offset + self.duration) * sampling_rate - 1e-6)
 
     def _resampled(self, first: int, stop: int, sampling_rate: int) -> np.ndarray:
         """Samples `[first, stop)` of the resampled track.
@@ -345,12 +344,13 @@ def _download(url: str, timeout: float) -> _File:
     sockets know no deadline.
     """
     file = _File(url.partition("?")[0])  # a query often holds a signature
+    path = file.path  # the thread may outlive the file
     done: concurrent.futures.Future = concurrent.futures.Future()
     given_up = threading.Event()
 
     def fetch() -> None:
         try:
-            _fetch(url, file.path, timeout + 1, given_up)  # + 1: the deadline below is the first to pass
+            _fetch(url, path, timeout + 1, given_up)  # + 1: the deadline below is the first to pass
             done.set_result(None)
         except _DOWNLOAD_ERRORS as error:
             done.set_exception(error)
@@ -369,15 +369,16 @@ def _download(url: str, timeout: float) -> _File:
 
 def _fetch(url: str, path: str, timeout: float, given_up: threading.Event) -> None:
     request = urllib.request.Request(url, headers={"User-Agent": "transformers-videollama"})
-    with urllib.request.urlopen(request, timeout=timeout) as response, open(path, "wb") as target:
-        expected, received = response.length, 0
-        while not given_up.is_set() and (chunk := response.read1(1 << 16)):
-            received += len(chunk)
-            if max(received, expected or 0) > MAX_DOWNLOAD_BYTES:
-                raise ValueError(f"it has more than {MAX_DOWNLOAD_BYTES} bytes (MAX_DOWNLOAD_BYTES)")
-            target.write(chunk)
-    if received < (expected or 1):
-        raise ValueError(f"the connection ended after {received} of {expected or 'some'} bytes")
+    with open(path, "wb") as target, urllib.request.urlopen(request, timeout=timeout) as response:
+        expected, received = response.length or 1, 0
+        while max(received, expected) <= MAX_DOWNLOAD_BYTES and not given_up.is_set():
+            if not (chunk := response.read1(1 << 16)):
+                break
+            received += target.write(chunk)
+    if max(received, expected) > MAX_DOWNLOAD_BYTES:
+        raise ValueError(f"it has more than {MAX_DOWNLOAD_BYTES} bytes (MAX_DOWNLOAD_BYTES)")
+    if received < expected:
+        raise ValueError(f"the connection ended after {received} of {expected} bytes")
 
 
 # ----------------------------------------------------------------------------------------------------------- images
@@ -401,14 +402,24 @@ def load_image(source: Any, *, timeout: float = DOWNLOAD_TIMEOUT) -> Image.Image
     if isinstance(source, _ARRAYS):
         return Image.fromarray(_pixels(source[None])[0])
     if isinstance(source, Image.Image):
-        return _rgb(source)
-    file = _local_file(source, timeout)
-    with _about(file.name):
-        try:
-            with Image.open(file.path) as image:
-                return _rgb(image)
-        except _IMAGE_ERRORS as error:
-            raise MediaError(f"cannot be read as an image: {error}") from error
+        with _about("image"), _image_errors():
+            return _rgb(source)
+    return _image_of(_local_file(source, timeout))
+
+
+def _image_of(file: _File) -> Image.Image:
+    with _about(file.name), _image_errors(), Image.open(file.path) as image:
+        return _rgb(image)
+
+
+@contextlib.contextmanager
+def _image_errors() -> Iterator[None]:
+    try:
+        yield
+    except MediaError:
+        raise
+    except _IMAGE_ERRORS as error:
+        raise MediaError(f"cannot be read as an image: {error}") from error
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -432,7 +443,7 @@ def _pixels(array: np.ndarray | torch.Tensor) -> np.ndarray:
     if pixels.dtype.kind == "f" and pixels.min() > -1e-3 and pixels.max() < 1.001:  # false for NaN
         pixels = (pixels.clip(0, 1) * 255).round().astype(np.uint8)
     if pixels.dtype != np.uint8:
-        raise MediaError(f"{got} from {pixels.min()} to {pixels.max()}, expected uint8, or float from 0 to 1")
+        raise MediaError(f"{got}, expected uint8, or float from 0 to 1")
     return np.ascontiguousarray(np.broadcast_to(pixels[..., :3], (*pixels.shape[:3], 3)))
 
 
@@ -491,9 +502,15 @@ def load_video(
     with _about(reader.name):
         if video_fps is not None and (rate is None or abs(rate - video_fps) > 0.01 * rate):
             raise MediaError(f"has {rate} frames per second, got video_fps={video_fps}; leave it out for files")
-        span = {"start": start, "end": end}
         indices = sample_indices(
-            total, num_frames, video_fps=rate, fps=fps, sampling=sampling, generator=generator, **span
+            total,
+            num_frames,
+            video_fps=rate,
+            fps=fps,
+            sampling=sampling,
+            start=start,
+            end=end,
+            generator=generator,
         )
         frames = reader.read(indices)
     timestamps = None if rate is None else tuple(index / rate for index in indices)
@@ -506,13 +523,15 @@ def _frame_reader(
 ) -> "_DecodedFrames | _VideoFile":
     if isinstance(source, Image.Image):
         source = [source]
+    if isinstance(source, _ARRAYS) and source.ndim != 4:
+        raise MediaError(f"got an array of shape {tuple(source.shape)}, expected (T, H, W, C) or (T, C, H, W)")
     if isinstance(source, (list, tuple, *_ARRAYS)):
         return _DecodedFrames(source, f"{type(source).__name__} of {len(source)} frames", size, fps, timeout)
     if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
         return _DecodedFrames(_frame_files(Path(source)), os.fspath(source), size, fps, timeout)
     file = _local_file(source, timeout)
     if _is_still(file):
-        return _DecodedFrames([file.path], file.name, size, fps, timeout)
+        return _DecodedFrames([_image_of(file)], file.name, size, fps, timeout)
     with _about(file.name):
         return _VideoFile(file, size)
 
@@ -558,10 +577,9 @@ class _VideoFile:
     """The video stream of a file: PyAV looks at the container, decord decodes."""
 
     def __init__(self, file: _File, size: tuple[int, int] | None):
-        self.name = file.name
+        self.file, self.name = file, file.name
         with _container(file) as container:
-            stream = _video_stream(container)
-            _check_header(container, stream, os.path.getsize(file.path))
+            stream = _video_stream(container, os.path.getsize(file.path))
             self.hidden = _hidden_frames(stream)
             self.size = size or (stream.height, stream.width)
             self.sound = _sound_of(container, file)
@@ -678,23 +696,20 @@ def _check_index(container: Any, size: int) -> None:
             raise MediaError(f"is cut: it should have {last.pos + last.size} bytes and has {size}; fetch it again")
 
 
-def _video_stream(container: Any) -> Any:
+def _video_stream(container: Any, size: int) -> Any:
+    """The stream with the pictures, unless the header tells that decord would not survive it or do it wrong."""
     stream = container.streams.best("video")
     if stream is None or _is_cover_art(stream):
         raise MediaError(f"has no video stream (streams: {[stream.type for stream in container.streams]})")
     if stream.codec_context is None:
         raise MediaError("has a video codec that is not supported; re-encode it, for example as H.264")
-    return stream
-
-
-def _check_header(container: Any, stream: Any, size: int) -> None:
-    """What decord does not survive or does wrong, told from the header."""
     if container.format.name in ("mpeg", "mpegts"):  # wrong frames from the one, none from the other
         raise MediaError("decord cannot seek in MPEG streams; remux it (ffmpeg -i INPUT -c copy OUTPUT.mp4)")
     # decord reserves memory for as many frames as the header claims, and ends the process where there is not so much.
     claimed = stream.frames or float(stream.average_rate or 0) * (container.duration or 0) / 1e6
     if claimed > size:
         raise MediaError(f"is damaged: its header claims {claimed:.0f} frames in {size} bytes")
+    return stream
 
 
 def _hidden_frames(stream: Any) -> tuple[int, int]:
@@ -706,7 +721,7 @@ def _hidden_frames(stream: Any) -> tuple[int, int]:
 
 
 def _is_cover_art(stream: Any) -> bool:
-    return bool(stream.disposition & stream.disposition.__class__.attached_pic)
+    return bool(stream.disposition & type(stream.disposition).attached_pic)
 
 
 def _declared_seconds(container: Any, stream: Any) -> float | None:
@@ -752,6 +767,8 @@ def load_sound(
     with _about(sound.name):
         if sampling_rate not in (None, sound.sampling_rate):
             raise MediaError(f"wrong sampling rate given, {sampling_rate} Hz; it has {sound.sampling_rate} Hz")
+        if start is None and end is None:
+            return sound
         return sound.cut(*_span_within(start, end, sound.duration))
 
 
@@ -790,9 +807,12 @@ def _sound_of(container: Any, file: _File) -> Sound | None:
 
 def _measured_seconds(container: Any, stream: Any) -> float:
     """The end of the last packet, unless FFmpeg's guess is near: that may know of the encoder's delay and padding."""
-    times = [(p.pts, p.pts + (p.duration or 0)) for p in container.demux(stream) if p.pts is not None]
-    measured = float((times[-1][1] - times[0][0]) * stream.time_base) if times else 0.0
-    guessed = float((stream.duration or 0) * stream.time_base)
+    first, last = None, 0
+    for packet in container.demux(stream):
+        if packet.pts is not None:
+            first = packet.pts if first is None else first
+            last = packet.pts + (packet.duration or 0)
+    measured, guessed = (float(ticks * stream.time_base) for ticks in (last - (first or 0), stream.duration or 0))
     return guessed if abs(guessed - measured) < _SLACK else measured
 
 
@@ -906,11 +926,12 @@ def _resampling_filter(old: int, new: int) -> torch.Tensor:
     width, cutoff = _filter_width(old, new), min(old, new) * _FILTER_ROLLOFF
     if new * (2 * width + old) > _MAX_FILTER_SIZE:
         raise MediaError(f"cannot resample at the ratio {old}:{new}; convert it to a usual sampling rate")
-    native = torch.arange(-width, width + old, dtype=torch.float64) / old
-    times = (native - torch.arange(new, dtype=torch.float64)[:, None] / new) * cutoff
-    times = times.clamp(-_FILTER_ZEROS, _FILTER_ZEROS)
+    # In float32, as torchaudio has it: in float64 the result would differ by up to 2e-5.
+    native = torch.arange(-width, width + old, dtype=torch.float32, device="cpu") / old
+    wanted = torch.arange(new, dtype=torch.float32, device="cpu")[:, None] / new
+    times = ((native - wanted) * cutoff).clamp(-_FILTER_ZEROS, _FILTER_ZEROS)
     hann = torch.cos(times * math.pi / _FILTER_ZEROS / 2) ** 2
-    return (torch.sinc(times) * hann * cutoff / old).float()[:, None]
+    return (torch.sinc(times) * hann * (cutoff / old))[:, None]
 
 
 def _resample(samples: np.ndarray, old: int, new: int) -> np.ndarray:
