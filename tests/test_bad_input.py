@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from render_clip import render_clip
 
-from transformers_videollama import MediaError
+from transformers_videollama import MediaError, media_files
 
 
 RNG = np.random.default_rng(0)
@@ -112,9 +112,7 @@ def test_url_that_answers_404(processor, server, kind):
 
 
 def test_url_that_hangs(processor, server, monkeypatch):
-    import transformers_videollama.media as media
-
-    monkeypatch.setattr(media, "DOWNLOAD_TIMEOUT", 0.5)
+    monkeypatch.setattr(media_files, "DOWNLOAD_TIMEOUT", 0.5)
     with pytest.raises(MediaError, match=r"hangs\.mp4"):
         prepare(processor, {"type": "video", "url": f"{server}/hangs.mp4"})
 

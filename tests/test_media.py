@@ -6,8 +6,10 @@ import gc
 import http.server
 import io
 import pickle
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import wave
@@ -22,7 +24,7 @@ from PIL import Image
 from render_clip import render_clip
 from transformers.dynamic_module_utils import get_imports
 
-from transformers_videollama import media
+from transformers_videollama import media, media_files, media_sound
 from transformers_videollama.media import (
     MediaError,
     Sound,
@@ -438,7 +440,7 @@ def test_a_relative_path_is_still_found_after_a_change_of_folder(clip, tmp_path,
 
 
 def test_temporary_files_live_as_long_as_they_are_needed(clip, tmp_path, monkeypatch):
-    monkeypatch.setattr(media.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     video = load_video(clip.read_bytes(), num_frames=1)
     duplicate = copy.deepcopy(video.sound)
     assert len(list(tmp_path.iterdir())) == 1
@@ -450,14 +452,17 @@ def test_temporary_files_live_as_long_as_they_are_needed(clip, tmp_path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_importing_the_module_imports_no_decoder(tmp_path):
-    """As a file of its own, which is what a Hub repository carries."""
-    flat = tmp_path / "media.py"
-    flat.write_bytes(Path(media.__file__).read_bytes())
-    check = "import sys, media; print([name for name in ('decord', 'av', 'torchaudio') if name in sys.modules])"
+def test_importing_the_modules_imports_no_decoder(tmp_path):
+    """As files of their own, which is what a Hub repository carries."""
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for module in (media, media_files, media_sound):
+        copied = Path(shutil.copy(module.__file__, flat))
+        # the library would import what it finds at the top of these
+        assert {"decord", "av", "torchaudio"}.isdisjoint(get_imports(copied))
+    check = "import sys, flat.media; print([name for name in ('decord', 'av', 'torchaudio') if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", check], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
-    assert {"decord", "av", "torchaudio"}.isdisjoint(get_imports(flat))  # the library would import these for us
 
 
 def test_a_missing_decoder_is_named(clip, monkeypatch):
@@ -584,7 +589,7 @@ def test_an_image_by_url(server, picture):
 )
 @pytest.mark.parametrize("load", (load_video, load_sound))
 def test_bad_servers(server, tmp_path, monkeypatch, load, page, match):
-    monkeypatch.setattr(media.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     started = time.monotonic()
     with pytest.raises(MediaError, match=f"^{server.url}/{page}: .*{match}"):
         load(f"{server.url}/{page}", timeout=0.5)
@@ -594,7 +599,7 @@ def test_bad_servers(server, tmp_path, monkeypatch, load, page, match):
 
 
 def test_downloads_of_unknown_length_are_bounded(server, monkeypatch):
-    monkeypatch.setattr(media, "MAX_DOWNLOAD_BYTES", 1000)
+    monkeypatch.setattr(media_files, "MAX_DOWNLOAD_BYTES", 1000)
     with pytest.raises(MediaError, match=r"/unsized: cannot be downloaded: it has more than 1000 bytes"):
         load_video(f"{server.url}/unsized")
 
@@ -894,7 +899,7 @@ def test_windows_are_cut_out_of_the_whole_resampled_track(tmp_path, rate):
 def test_codecs_give_the_same_samples_wherever_they_are_entered(tmp_path, name, codec, rate):
     path = encode_sound(tmp_path / name, codec, noise(rate * 5)[0] / 32768, rate)
     with av.open(str(path)) as container:
-        decoded = [media._samples(frame) for frame in container.decode(audio=0)]
+        decoded = [media_sound._samples(frame) for frame in container.decode(audio=0)]
     whole = load_sound(np.concatenate(decoded, axis=1), sampling_rate=rate).read(0, 9, 16_000)
     sound = load_sound(path)
     assert sound.duration == pytest.approx(5, abs=0.1)
@@ -951,13 +956,13 @@ def test_ten_hours_cost_what_ten_seconds_cost(tmp_path, monkeypatch):
         file.write(header)
         file.truncate(44 + seconds * rate * 2)  # a hole: no space on disk
     decoded = []
-    convert = media._samples
+    convert = media_sound._samples
 
     def count(frame):
         decoded.append(frame.samples)
         return convert(frame)
 
-    monkeypatch.setattr(media, "_samples", count)
+    monkeypatch.setattr(media_sound, "_samples", count)
     sound = load_sound(path)
     for start in (0.0, 17_999.5, 35_998.0):
         assert sound.read(start, start + 2, rate).shape == (1, 32_000)
