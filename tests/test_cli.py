@@ -1,11 +1,18 @@
 """The videollama command, driven through main(argv)."""
 
+import contextlib
+import functools
+import http.server
 import io
 import json
+import threading
+from importlib.util import find_spec
 
 import pytest
+from PIL import Image
 from render_clip import render_clip
 
+from transformers_videollama import load_video, media_files
 from transformers_videollama.cli import main
 
 
@@ -16,7 +23,21 @@ SHORT = ["--greedy", "--max-new-tokens", "4", "--device", "cpu"]
 def clip(tmp_path_factory):
     path = tmp_path_factory.mktemp("media") / "clip.mp4"
     render_clip(path, seconds=2.0)
+    Image.fromarray(load_video(path, num_frames=1).frames[0]).save(path.with_name("frame.png"))
     return str(path)
+
+
+@contextlib.contextmanager
+def serve_folder(folder: str):
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
 
 
 def ask(capsys, *arguments: str) -> str:
@@ -42,15 +63,6 @@ def test_options_change_what_the_model_gets(capsys, checkpoint, clip):
     assert heard != silent
 
 
-@pytest.fixture(autouse=True)
-def _frame(clip):
-    from PIL import Image
-
-    from transformers_videollama import load_video
-
-    Image.fromarray(load_video(clip, num_frames=1).frames[0]).save(clip.replace("clip.mp4", "frame.png"))
-
-
 def test_chat_keeps_the_turns(capsys, checkpoint, clip, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("What is it?\n\nAre you sure?\n"))
     assert main(["chat", clip, "--start", "0.5", "--end", "1.5", "--model", str(checkpoint), "--json", *SHORT]) == 0
@@ -67,10 +79,11 @@ def test_vicuna_answers_do_not_show_the_stop_string(capsys, checkpoints, clip):
     ("arguments", "message"),
     [
         (["ask", "What is it?", "--model", "."], "ask takes files and a question"),
-        (["ask", "missing.mp4", "What is it?", "--model", "."], "missing.mp4"),
+        (["ask", "missing.mp4", "What is it?", "--model", "CHECKPOINT"], "missing.mp4"),
         (["ask", "CLIP", "What is it?", "--model", "missing-model"], "missing-model"),
         (["ask", "CLIP", "What is it?"], "--model"),
         (["ask", "CLIP", "What?", "--model", "CHECKPOINT", "--start", "100"], "clip.mp4"),
+        (["ask", "--image", "missing.png", "What?", "--model", "CHECKPOINT"], "missing.png"),
         (["listen"], "invalid choice"),
     ],
 )
@@ -82,6 +95,30 @@ def test_wrong_input_is_one_line_and_status_2(capsys, checkpoint, clip, argument
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+def test_files_are_opened_once(capsys, checkpoint, clip, monkeypatch):
+    opened = []
+    original = media_files._download
+    monkeypatch.setattr(media_files, "_download", lambda url, timeout: opened.append(url) or original(url, timeout))
+    monkeypatch.setattr("sys.stdin", io.StringIO("What is it?\nAre you sure?\n"))
+    with serve_folder(clip.rpartition("/")[0]) as address:
+        assert main(["chat", f"{address}/clip.mp4", "--model", str(checkpoint), *SHORT]) == 0
+    assert opened == [f"{address}/clip.mp4"]
+
+
+def test_a_folder_of_frames(capsys, checkpoint, clip, tmp_path):
+    for i, frame in enumerate(load_video(clip, num_frames=3).frames):
+        Image.fromarray(frame).save(tmp_path / f"frame {i}.png")
+    report = json.loads(ask(capsys, str(tmp_path), "What is it?", "--model", str(checkpoint), "--json"))
+    assert report["files"] == [str(tmp_path)]
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed, so nothing is missing")
+def test_quantisation_without_its_package_says_what_to_install(capsys, checkpoint, clip):
+    with pytest.raises(SystemExit):
+        main(["ask", clip, "What is it?", "--model", str(checkpoint), "--quantize", "4bit", *SHORT])
+    assert "pip install -U bitsandbytes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ([], ["ask"], ["chat"]))

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -85,22 +86,29 @@ class _Conversation:
     """A loaded model, the media that the conversation is about, and the turns so far."""
 
     def __init__(self, args: argparse.Namespace):
-        from .media import media_kind
-
-        files = args.inputs[:-1] if args.command == "ask" else args.inputs
-        kinds = [(media_kind(file), file) for file in files] + [("image", file) for file in args.image]
         self.args = args
-        self.sources = [file for _, file in kinds]
-        self.blocks = [self._block(kind, file) for kind, file in kinds]
-        self.model, self.processor = _load(args)
+        files = args.inputs[:-1] if args.command == "ask" else args.inputs
+        self.sources = [*files, *args.image]
+        self.processor = _load(args, "AutoProcessor")
+        # Every file is opened once, and before the model is loaded, which takes long
+        self.blocks = [self._open(file) for file in files] + [self._open(file, "image") for file in args.image]
+        self.model = _load_model(args)
         self.messages: list[dict[str, Any]] = []
 
-    def _block(self, kind: str, file: str) -> dict[str, Any]:
+    def _open(self, source: str, kind: str | None = None) -> dict[str, Any]:
+        """A block of the conversation, which holds the opened medium."""
+        from .media import load_image, load_sound, media_kind
+        from .media_files import local_file
+
+        file = source if os.path.isdir(source) else local_file(source)
+        kind = kind or media_kind(file)
         span = {"start": self.args.start, "end": self.args.end}
-        options = {} if kind == "image" else {name: value for name, value in span.items() if value is not None}
-        if kind == "video" and self.args.num_frames is not None:
-            options["num_frames"] = self.args.num_frames
-        return {"type": kind, kind: file, **options}
+        if kind == "image":
+            return {"type": kind, kind: load_image(file)}
+        if kind == "audio":
+            return {"type": kind, kind: load_sound(file, **span)}
+        open_videos = self.processor.video_processor.open_videos
+        return {"type": kind, kind: open_videos([file], num_frames=self.args.num_frames, **span)[0]}
 
     def talk(self) -> None:
         for line in sys.stdin:
@@ -147,9 +155,17 @@ class _Conversation:
         return self.model.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
 
 
-def _load(args: argparse.Namespace) -> "tuple[VideoLlamaForConditionalGeneration, VideoLlamaProcessor]":
+def _load(args: argparse.Namespace, auto_class: str, **options) -> Any:
+    import transformers
+
+    try:
+        return getattr(transformers, auto_class).from_pretrained(args.model, **options)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the model {args.model} cannot be loaded: {error}") from error
+
+
+def _load_model(args: argparse.Namespace) -> "VideoLlamaForConditionalGeneration":
     import torch
-    from transformers import AutoModelForMultimodalLM, AutoProcessor
 
     options: dict[str, Any] = {"dtype": args.dtype}
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -157,12 +173,8 @@ def _load(args: argparse.Namespace) -> "tuple[VideoLlamaForConditionalGeneration
         options["device_map"] = device
     if args.quantize:
         options["quantization_config"] = _quantization(args.quantize)
-    try:
-        processor = AutoProcessor.from_pretrained(args.model)
-        model = AutoModelForMultimodalLM.from_pretrained(args.model, **options)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"the model {args.model} cannot be loaded: {error}") from error
-    return (model if "device_map" in options else model.to(device)).eval(), processor
+    model = _load(args, "AutoModelForMultimodalLM", **options)
+    return (model if "device_map" in options else model.to(device)).eval()
 
 
 def _quantization(kind: str):

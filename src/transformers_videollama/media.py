@@ -435,9 +435,13 @@ def _decord() -> Iterator[Any]:
 def media_kind(source: Any, *, timeout: float | None = None) -> Literal["image", "video", "audio"]:
     """Say what a path, URL or bytes hold, by the content: an animated image is a video, a song with cover art audio.
 
+    A folder is a video, of frames.
+
     Raises:
         MediaError: none of these, or unreadable.
     """
+    if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
+        return "video"
     file = local_file(source, timeout)
     if _is_still(file):
         return "image"

@@ -85,8 +85,10 @@ class MediaFile:
         return self  # a copy would not keep a temporary file
 
 
-def local_file(source: Any, timeout: float | None) -> MediaFile:
-    """The file that `source` names, or a temporary one with what it holds."""
+def local_file(source: Any, timeout: float | None = None) -> MediaFile:
+    """The file that `source` names, or a temporary one with what it holds; one that was found before is returned."""
+    if isinstance(source, MediaFile):
+        return source
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _file_of_bytes(source, f"<{len(source)} bytes>")
     if not isinstance(source, (str, os.PathLike)):
