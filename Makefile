@@ -1,4 +1,4 @@
-# Every target sets up what it needs; nothing has to be installed by hand but Python 3.10 to 3.13 and make.
+# Every target sets up what it needs; nothing has to be installed by hand but Python 3.11 to 3.13 and make.
 PYTHON ?= python3
 VENV ?= .venv
 VENV_MIN ?= .venv-min

@@ -53,10 +53,12 @@ def own_model(model):
     return copy.deepcopy(model)
 
 
-def test_padded_videos_have_the_features_of_single_calls(model):
+@pytest.mark.parametrize("side", ("right", "left"))
+def test_padded_videos_have_the_features_of_single_calls(model, side):
     videos = [torch.randn(length, 3, 224, 224) for length in (3, 8, 16)]
     mask = torch.arange(16) < torch.tensor([[len(video)] for video in videos])
-    features = model.get_video_features(torch.nn.utils.rnn.pad_sequence(videos, batch_first=True), mask).pooler_output
+    padded = torch.nn.utils.rnn.pad_sequence(videos, batch_first=True, padding_side=side)
+    features = model.get_video_features(padded, mask if side == "right" else mask.flip(1)).pooler_output
     for video, feature in zip(videos, features, strict=True):
         torch.testing.assert_close(feature, model.get_video_features(video[None]).pooler_output[0], rtol=0, atol=1e-5)
 
@@ -253,6 +255,8 @@ def test_flash_attention_reaches_every_attention(own_model, monkeypatch):
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "flash_attention_2", stand_in)
     own_model.config._attn_implementation = "flash_attention_2"
     features = own_model.get_video_features(frames, mask).pooler_output
+    left = own_model.get_video_features(frames.roll(2, dims=1), mask.roll(2, dims=1)).pooler_output[1]
+    torch.testing.assert_close(left, expected[1], rtol=0, atol=1e-5)
     own_model.get_audio_features(sounds)
     own_model(torch.tensor([[1, 2, 3]]))
     torch.testing.assert_close(features, expected, rtol=0, atol=1e-5)

@@ -103,6 +103,16 @@ def test_a_list_of_chats(pipe, chats, log):
     ]
 
 
+def test_chats_in_a_batch(pipe, chats):
+    """What pipelines can batch: chats of one kind; their videos may differ in length."""
+    silent = chats["silent video"][0]["content"]
+    shorter = [{"role": "user", "content": [{**silent[0], "num_frames": 3}, {"type": "text", "text": "And this?"}]}]
+    together = pipe(text=[chats["silent video"], shorter], batch_size=2, generate_kwargs=greedy(pipe))
+    apart = [pipe(text=chat, generate_kwargs=greedy(pipe))[0] for chat in (chats["silent video"], shorter)]
+    answers = [output[0]["generated_text"][-1] for output in together]
+    assert answers == [output["generated_text"][-1] for output in apart]
+
+
 def test_the_answer_alone(pipe, chats):
     output = pipe(text=chats["silent video"], return_full_text=False, generate_kwargs=greedy(pipe))
     assert isinstance(output[0]["generated_text"], str)

@@ -59,6 +59,8 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
         downmix: Downmix = "mean",
         **kwargs,
     ):
+        # Sounds are never padded here; pipelines only batch where this agrees with the tokenizer's padding side
+        kwargs.setdefault("padding_side", "left")
         super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
         self.num_clips = num_clips
         self.clip_seconds = clip_seconds

@@ -344,8 +344,8 @@ class VideoLlamaResampler(nn.Module):
         """
         Args:
             steps (`torch.Tensor` of shape `(B, T, tokens per step, encoder_hidden_size)`): features of the steps.
-            step_mask (`torch.Tensor` of shape `(B, T)`, bool, *optional*): `True` for real steps, which stand before
-                the padding. All are real by default.
+            step_mask (`torch.Tensor` of shape `(B, T)`, bool, *optional*): `True` for real steps; padding may stand
+                before or behind them. All are real by default.
 
         Returns:
             [`BaseModelOutputWithPooling`]: `last_hidden_state` (B, R, hidden_size) of the Q-Former and
@@ -360,8 +360,11 @@ class VideoLlamaResampler(nn.Module):
                 f"got {num_steps} frames or clips in one item, but the position table has {limit} rows; "
                 f"sample at most {limit}"
             )
-        positions = self.position_embedding(torch.arange(num_steps, device=steps.device))
-        steps = steps + positions[:, None]
+        if step_mask is None:
+            positions = torch.arange(num_steps, device=steps.device)[None]
+        else:  # counted from the first real step
+            positions = (step_mask.long().cumsum(dim=1) - 1).clamp(min=0)
+        steps = steps + self.position_embedding(positions).unsqueeze(2)
         if step_mask is not None and is_flash_attention_requested(self.config):
             hidden_states = self._fuse_by_length(steps, step_mask, **kwargs)
         else:
@@ -382,11 +385,13 @@ class VideoLlamaResampler(nn.Module):
 
     def _fuse_by_length(self, steps: torch.Tensor, step_mask: torch.Tensor, **kwargs) -> torch.Tensor:
         """The library's flash attention has no mask for keys alone, so items of one length go through together."""
+        step_mask = step_mask.bool()
         lengths = step_mask.sum(dim=1)
         hidden_states = steps.new_empty(len(steps), self.config.num_query_tokens, self.config.hidden_size)
         for length in lengths.unique().tolist():
             rows = lengths == length
-            hidden_states[rows] = self._fuse(steps[rows, :length], **kwargs)
+            real = steps[rows][step_mask[rows]].unflatten(0, (-1, length))
+            hidden_states[rows] = self._fuse(real, **kwargs)
         return hidden_states
 
 
@@ -444,8 +449,8 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
 
         Args:
             pixel_values_videos (`torch.Tensor` of shape `(videos, T, 3, H, W)`, float): normalised frames.
-            video_frame_mask (`torch.Tensor` of shape `(videos, T)`, bool, *optional*): which frames are real; padding
-                stands behind them. All are by default.
+            video_frame_mask (`torch.Tensor` of shape `(videos, T)`, bool, *optional*): which frames are real, and not
+                padding. All are by default.
 
         Returns:
             [`BaseModelOutputWithPooling`]: `pooler_output` (videos, R, text hidden size), what the language model
@@ -476,7 +481,7 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
             input_features (`torch.Tensor` of shape `(sounds, T, mel bins, mel frames)`, float, *optional*):
                 normalised log-mel spectrograms of the clips of each sound.
             audio_clip_mask (`torch.Tensor` of shape `(sounds, T)`, bool, *optional*): which clips (or frames) are
-                real; padding stands behind them. All are by default.
+                real, and not padding. All are by default.
             audio_pixel_values (`torch.Tensor` of shape `(sounds, T, 3, H, W)`, float, *optional*): normalised frames,
                 for ImageBind's vision trunk. Exactly one of the two inputs must be given.
 
