@@ -31,8 +31,8 @@ class VideoLlamaVideosKwargs(VideosKwargs, total=False):
     """
 
     sampling: Sampling
-    start: float | None
-    end: float | None
+    start: int | float | None
+    end: int | float | None
 
 
 class VideoLlamaVideoProcessor(BaseVideoProcessor):
