@@ -742,9 +742,10 @@ def test_a_folder_without_frames(tmp_path):
     (tmp_path / "notes.txt").write_text("no frame")
     with pytest.raises(MediaError, match=r"is a folder without frames .*.png"):
         load_video(tmp_path)
-    for load in (load_image, load_sound, media_kind):
+    for load in (load_image, load_sound):
         with pytest.raises(MediaError, match=r"is a folder, expected a file"):
             load(tmp_path)
+    assert media_kind(tmp_path) == "video"
 
 
 def test_no_video_in_a_sound(tmp_path):
