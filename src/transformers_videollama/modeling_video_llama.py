@@ -165,7 +165,7 @@ class VideoLlamaPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     input_modalities = ("image", "video", "audio", "text")
     supports_gradient_checkpointing = True
-    _no_split_modules = ("VideoLlamaImageBindLayer", "Blip2QFormerLayer")
+    _no_split_modules = ("VideoLlamaImageBindLayer", "VideoLlamaResampler", "Blip2QFormerLayer")
     _skip_keys_device_placement = ("past_key_values",)
     _supports_attention_backend = True
     _supports_flash_attn = True
@@ -210,8 +210,10 @@ class VideoLlamaImageBindModel(VideoLlamaPreTrainedModel):
 
     def _encode(self, patches: torch.Tensor, scale: float = 1.0, **kwargs) -> BaseModelOutputWithPooling:
         """(N, patches, D) -> last_hidden_state (N, 1 + patches, D), pooler_output (N, joint width) of norm `scale`"""
-        hidden_states = torch.cat((self.class_embedding.expand(len(patches), -1, -1), patches), dim=1)
-        hidden_states = self._embed(hidden_states + self.position_embedding)
+        # A device map may put these two elsewhere than the stem
+        class_embedding, positions = (p.to(patches.device) for p in (self.class_embedding, self.position_embedding))
+        hidden_states = torch.cat((class_embedding.expand(len(patches), -1, -1), patches), dim=1)
+        hidden_states = self._embed(hidden_states + positions)
         for layer in self.layers:
             hidden_states = layer(hidden_states, **kwargs)
         hidden_states = self.post_layernorm(hidden_states)
