@@ -269,3 +269,24 @@ def test_checkpoint_without_audio_branch_refuses_sound(processor, clip):
 def test_options_that_do_not_go(processor, clip, options, message):
     with pytest.raises(ValueError, match=message):
         prepare(processor, user({"type": "video", "video": clip}), **options)
+
+
+@pytest.mark.parametrize(
+    ("conversation", "message"),
+    [
+        ([], "empty conversation"),
+        ([{"content": "What is it?"}], "expected a dict with 'role'"),
+        ([{"role": "user", "content": ["What is it?"]}], "got the block What is it.*, expected a dict with 'type'"),
+        ([{"role": "user", "content": [{"text": "What is it?"}]}], "expected a dict with 'type'"),
+        (
+            [{"role": "user", "content": [{"type": "smell"}]}],
+            "types are text, image, video and audio, got smell",
+        ),
+        ([{"role": "narrator", "content": "So it was."}], "Roles are system, user and assistant, got narrator"),
+        ([*user(), {"role": "system", "content": "Be brief."}], "A system message can only be the first"),
+    ],
+)
+@pytest.mark.parametrize("style", ("llama-2", "vicuna"))
+def test_conversations_that_are_none(processors, style, conversation, message):
+    with pytest.raises(ValueError, match=message):
+        processors[style].apply_chat_template(conversation)

@@ -4,6 +4,7 @@ import bisect
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
+from jinja2 import TemplateError
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 from transformers.utils.chat_template_utils import render_jinja_template
@@ -149,17 +150,16 @@ class VideoLlamaProcessor(ProcessorMixin):
         hear = self.load_audio_from_video if load_audio_from_video is None else load_audio_from_video
         conversations, is_batched = _as_batch(conversation)
         opened = _OpenedMedia(self, options, hear=hear, add_timestamps=add_timestamps)
-        rendered: tuple[list[str], list] = render_jinja_template(
-            conversations=[opened.open_conversation(messages) for messages in conversations],
+        prompts, answer_spans = self._render(
+            [opened.open_conversation(messages) for messages in conversations],
+            self._template(chat_template),
             tools=tools,
             documents=documents,
-            chat_template=self._template(chat_template),
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
             return_assistant_tokens_mask=return_assistant_tokens_mask,
             **{**self.tokenizer.special_tokens_map, **kwargs},
         )
-        prompts, answer_spans = rendered
         if not tokenize:
             return prompts if is_batched else prompts[0]
         if return_assistant_tokens_mask:
@@ -262,6 +262,16 @@ class VideoLlamaProcessor(ProcessorMixin):
         texts = self.batch_decode(generated_outputs, skip_special_tokens=skip_special_tokens, **kwargs)
         return [text.removesuffix(self.stop_string) if self.stop_string else text for text in texts]
 
+    @staticmethod
+    def _render(conversations: list, chat_template: str, **kwargs) -> tuple[list[str], list]:
+        """Prompts, and where in each of them the answers stand."""
+        rendered: Any
+        try:
+            rendered = render_jinja_template(conversations=conversations, chat_template=chat_template, **kwargs)
+        except TemplateError as error:
+            raise ValueError(f"the chat template refuses the conversation: {error}") from error
+        return rendered
+
     def _template(self, chat_template: str | None) -> str:
         named = self.chat_template if isinstance(self.chat_template, dict) else {"default": self.chat_template}
         template = named.get(chat_template or "default", chat_template)
@@ -288,12 +298,16 @@ class _OpenedMedia:
         return [self._open_message(message) for message in messages]
 
     def _open_message(self, message: Mapping) -> dict:
+        if not isinstance(message, Mapping) or "role" not in message:
+            raise ValueError(f"got the message {str(message)[:80]}, expected a dict with 'role' and 'content'")
         message = {key: value for key, value in message.items() if value is not None}
         content = message.get("content", "")
         if isinstance(content, str):
             return {**message, "content": content}
         blocks: list[dict] = []
         for block in content:
+            if not isinstance(block, Mapping) or "type" not in block:
+                raise ValueError(f"got the block {str(block)[:80]}, expected a dict with 'type'")
             # Datasets in Arrow's format give every block the keys of all blocks, with None for what it lacks
             block = {key: value for key, value in block.items() if value is not None}
             follows_video = bool(blocks) and blocks[-1]["type"] == "video"
