@@ -49,7 +49,8 @@ class VideoLlamaProcessorKwargs(ProcessingKwargs, total=False):
 class VideoLlamaProcessor(ProcessorMixin):
     """
     Everything between a conversation and the model. [`~VideoLlamaProcessor.apply_chat_template`] is the front door;
-    calling the processor takes text that holds one placeholder (`<image>`, `<video>`, `<audio>`) for each item.
+    calling the processor takes text that holds one placeholder (`<image>`, `<video>`, `<audio>`) for each item. There,
+    tokens in the text are taken as tokens; in a conversation, what a user types is text.
 
     Args:
         image_processor: Scales images to 224x224 (bicubic) and normalises them.
