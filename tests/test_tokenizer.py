@@ -6,6 +6,7 @@ import shutil
 import pytest
 import sentencepiece
 from conftest import REFERENCE, STYLES
+from transformers import AutoTokenizer
 
 from conversion.processor_files import build_tokenizer
 
@@ -35,14 +36,15 @@ def sentence_piece():
 
 @pytest.fixture(params=("true", "false", "absent"))
 def tokenizer(request, tmp_path):
-    """Built from a source whose configuration says legacy: true, false, or nothing."""
+    """Built from a source whose configuration says legacy: true, false, or nothing; saved, and loaded again."""
     folder = tmp_path / "llama"
     shutil.copytree(LLAMA, folder)
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))
     settings["legacy"] = {"true": True, "false": False, "absent": None}[request.param]
     path.write_text(json.dumps({key: value for key, value in settings.items() if value is not None}), encoding="utf-8")
-    return build_tokenizer(folder, VOCABULARY)
+    build_tokenizer(folder, VOCABULARY).save_pretrained(tmp_path / "converted")
+    return AutoTokenizer.from_pretrained(tmp_path / "converted")
 
 
 def test_ids_are_sentencepieces(tokenizer, sentence_piece):
