@@ -2,20 +2,20 @@
 
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer, decoders, normalizers
+from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 
 from transformers_videollama.chat_templates import PromptStyle, load_chat_template
 from transformers_videollama.configuration_video_llama import VideoLlamaConfig
 from transformers_videollama.feature_extraction_video_llama import VideoLlamaFeatureExtractor
 from transformers_videollama.image_processing_video_llama import VideoLlamaImageProcessor
-from transformers_videollama.processing_video_llama import VideoLlamaProcessor
+from transformers_videollama.processing_video_llama import PLACEHOLDER_TOKENS, VideoLlamaProcessor
 from transformers_videollama.video_processing_video_llama import VideoLlamaVideoProcessor
 
 
 __all__ = ["build_generation_config", "build_processor", "build_tokenizer"]
 
-PLACEHOLDERS = ("<image>", "<video>", "<audio>")
+PLACEHOLDERS = tuple(PLACEHOLDER_TOKENS.values())
 # The chat templates break typed tokens up with this noncharacter, so that they stay text.
 BREAK = "\ufdd0"
 STOP_STRINGS = {"llama-2": None, "vicuna": "###"}
@@ -65,11 +65,11 @@ def build_tokenizer(llama_folder: str | Path, first_placeholder_id: int) -> PreT
 def _set_original_spaces(backend: Tokenizer) -> None:
     """
     Every piece of text between media gets SentencePiece's leading space, as in the original, whatever the source's
-    `legacy` says: `Metaspace` would leave it out where a piece starts with a space already.
+    `legacy` says: `Metaspace` would leave it out where a piece starts with a space already. A tokenizer that is not
+    LLaMA's, or puts no space before a text, keeps its own way.
     """
-    is_sentencepiece = "▁" in backend.to_str()
     steps: list[normalizers.Normalizer] = [normalizers.Replace(BREAK, "")]
-    if is_sentencepiece and "byte_fallback" in backend.to_str():
+    if getattr(backend.model, "byte_fallback", False) and _puts_a_space_before(backend):
         backend.pre_tokenizer = None
         steps += [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
         backend.decoder = decoders.Sequence(
@@ -78,6 +78,12 @@ def _set_original_spaces(backend: Tokenizer) -> None:
     elif backend.normalizer is not None:
         steps.append(backend.normalizer)
     backend.normalizer = normalizers.Sequence(steps)
+
+
+def _puts_a_space_before(backend: Tokenizer) -> bool:
+    if isinstance(backend.pre_tokenizer, pre_tokenizers.Metaspace):
+        return backend.pre_tokenizer.prepend_scheme != "never"
+    return "Prepend" in repr(backend.normalizer)
 
 
 def build_processor(

@@ -115,6 +115,19 @@ def test_options_of_a_call(processor, clip):
     assert not torch.allclose(mean, first)
 
 
+def test_metadata_of_several_videos_in_a_call(processor):
+    """One entry for each video, in their order over all conversations, as for the processor's call."""
+    frames = {"type": "video", "video": np.zeros((4, 8, 8, 3), dtype=np.uint8)}
+    conversations = [user(frames, frames), user(frames)]
+    options = {"video_metadata": [{"fps": 1}, {"fps": 2}, {"fps": 4}]}
+    first, second = processor.apply_chat_template(conversations, processor_kwargs=options)
+    assert first.index("0.0, 1.0, 2.0, 3.0 seconds") < first.index("0.0, 0.5, 1.0, 1.5 seconds")
+    assert "0.0, 0.2, 0.5, 0.8 seconds" in second
+    assert prepare(processor, conversations, processor_kwargs=options)["video_frame_mask"].shape == (3, 4)
+    with pytest.raises(ValueError, match="video_metadata for 3 videos, but 1 videos"):
+        prepare(processor, user(frames), processor_kwargs=options)
+
+
 def test_times_of_a_span_are_those_of_the_video(processor, clip):
     block = {"type": "video", "video": clip, "start": 1.0, "end": 1.4, "num_frames": 2}
     prompt = processor.apply_chat_template(user(block), load_audio_from_video=False)

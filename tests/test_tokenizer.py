@@ -6,7 +6,8 @@ import shutil
 import pytest
 import sentencepiece
 from conftest import REFERENCE, STYLES
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, models, normalizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from conversion.processor_files import build_tokenizer
 
@@ -101,3 +102,16 @@ def test_decoding_gives_the_text_back(tokenizer):
 def test_ids_that_cannot_be_placeholders_are_refused():
     with pytest.raises(ValueError, match="expected them to start at 10"):
         build_tokenizer(LLAMA, 10)
+
+
+def test_other_tokenizers_keep_their_spaces(tmp_path):
+    """A vocabulary with byte fallback that puts no space before a text, such as Gemma's, goes on putting none."""
+    vocabulary = {token: i for i, token in enumerate(("<unk>", "<s>", "</s>", "▁", "a", "<0x61>"))}
+    backend = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))
+    backend.normalizer = normalizers.Replace(" ", "▁")
+    source = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    source.save_pretrained(tmp_path)
+    built = build_tokenizer(tmp_path, len(vocabulary))
+    for text in ("a", " a", "a a"):
+        assert built.encode(text, add_special_tokens=False) == backend.encode(text, add_special_tokens=False).ids
+    assert built.encode("a\ufdd0a", add_special_tokens=False) == backend.encode("aa", add_special_tokens=False).ids

@@ -11,7 +11,12 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from .feature_extraction_video_llama import Downmix, as_list_of_sounds
 from .media import load_image, load_sound
-from .video_processing_video_llama import VideoLlamaVideosKwargs, as_list_of_videos
+from .video_processing_video_llama import (
+    SAMPLING_OPTIONS,
+    VideoLlamaVideosKwargs,
+    as_list_of_metadata,
+    as_list_of_videos,
+)
 
 
 __all__ = ["VideoLlamaProcessor", "VideoLlamaProcessorKwargs"]
@@ -22,8 +27,7 @@ SOURCE_KEYS = {
     "video": ("video", "url", "path", "video_url"),
     "audio": ("audio", "url", "path", "audio_url", "input_audio"),
 }
-# What a video block may say of its frames, and so overrides what the call says.
-VIDEO_BLOCK_OPTIONS = ("num_frames", "fps", "sampling", "start", "end", "video_metadata")
+PLACEHOLDER_TOKENS = {"image": "<image>", "video": "<video>", "audio": "<audio>"}
 
 
 class VideoLlamaAudioKwargs(TypedDict, total=False):
@@ -84,9 +88,8 @@ class VideoLlamaProcessor(ProcessorMixin):
         self.num_audio_tokens = num_audio_tokens
         self.load_audio_from_video = load_audio_from_video
         self.stop_string = stop_string
-        self.image_token, self.video_token, self.audio_token = "<image>", "<video>", "<audio>"
-        for modality in ("image", "video", "audio"):
-            token = getattr(self, f"{modality}_token")
+        self.image_token, self.video_token, self.audio_token = PLACEHOLDER_TOKENS.values()
+        for modality, token in PLACEHOLDER_TOKENS.items():
             setattr(self, f"{modality}_token_id", tokenizer.convert_tokens_to_ids(token))
 
     def apply_chat_template(
@@ -259,9 +262,8 @@ class VideoLlamaProcessor(ProcessorMixin):
         Returns:
             `list[str]`: the texts, without the prompt style's stop string at their end.
         """
-        kwargs.pop("generation_mode", None)
         texts = self.batch_decode(generated_outputs, skip_special_tokens=skip_special_tokens, **kwargs)
-        return [text.removesuffix(self.stop_string) if self.stop_string else text for text in texts]
+        return [text.removesuffix(self.stop_string or "") for text in texts]
 
     @staticmethod
     def _render(conversations: list, chat_template: str, **kwargs) -> tuple[list[str], list]:
@@ -287,8 +289,10 @@ class _OpenedMedia:
     def __init__(self, processor: VideoLlamaProcessor, options: dict, *, hear: bool, add_timestamps: bool):
         self.processor = processor
         given = {**options, **options.get("videos_kwargs", {})}
-        names = (*VIDEO_BLOCK_OPTIONS, "do_sample_frames", "size", "do_resize")
+        names = (*SAMPLING_OPTIONS, "size", "do_resize")
         self.video_options = {name: given[name] for name in names if name in given}
+        # Of the videos in their order; that there is one for each is checked when all are processed
+        self.video_metadata = iter(as_list_of_metadata(given["video_metadata"]) if "video_metadata" in given else ())
         self.hear = hear
         self.add_timestamps = add_timestamps
         self.images: list = []
@@ -334,8 +338,8 @@ class _OpenedMedia:
         return self._open_video(source, block)
 
     def _open_video(self, source: Any, block: dict) -> list[dict]:
-        own = {name: block[name] for name in VIDEO_BLOCK_OPTIONS if name in block}
-        shared = dict(self.video_options)
+        own = {name: block[name] for name in (*SAMPLING_OPTIONS, "video_metadata") if name in block}
+        shared = {**self.video_options, "video_metadata": next(self.video_metadata, None)}
         if "num_frames" in own or "fps" in own:
             shared.pop("num_frames", None)
             shared.pop("fps", None)

@@ -15,10 +15,13 @@ from transformers.utils import TensorType
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
-from .media import Sampling, Video, load_video
+from .media import DEFAULT_NUM_FRAMES, Sampling, Video, load_video
 
 
 __all__ = ["VideoLlamaVideoProcessor", "VideoLlamaVideosKwargs"]
+
+# What says which frames of a video are taken
+SAMPLING_OPTIONS = ("num_frames", "fps", "sampling", "start", "end", "do_sample_frames")
 
 
 class VideoLlamaVideosKwargs(VideosKwargs, total=False):
@@ -53,7 +56,7 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
     do_normalize = True
     do_convert_rgb = True
     do_sample_frames = True
-    num_frames = 8
+    num_frames = DEFAULT_NUM_FRAMES
     fps = None
     sampling = "uniform"
 
@@ -73,11 +76,7 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
         Raises:
             MediaError (a `ValueError`): for a video that cannot be read, or has no frames.
         """
-        opening = {
-            name: kwargs.pop(name)
-            for name in ("num_frames", "fps", "sampling", "start", "end", "video_metadata", "do_sample_frames")
-            if name in kwargs
-        }
+        opening = {name: kwargs.pop(name) for name in (*SAMPLING_OPTIONS, "video_metadata") if name in kwargs}
         opening |= {name: kwargs.get(name) for name in ("size", "do_resize")}
         opened = self.open_videos(as_list_of_videos(videos), **opening)
         return super().preprocess(
@@ -132,7 +131,7 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
                 size=height_width,
                 video_fps=known.get("fps"),
             )
-            for source, known in zip(sources, _as_list_of_metadata(video_metadata, len(sources)), strict=True)
+            for source, known in zip(sources, _metadata_of_each(video_metadata, len(sources)), strict=True)
         ]
 
     def _preprocess(
@@ -158,16 +157,21 @@ def _is_picture(item: Any) -> bool:
     return is_pil_image(item) or (isinstance(item, (np.ndarray, torch.Tensor)) and item.ndim in (2, 3))
 
 
-def _as_list_of_metadata(metadata: Any, num_videos: int) -> list[Mapping]:
+def as_list_of_metadata(metadata: Any) -> list[Mapping]:
+    """What is known of one video, of each of a list, or of a list of lists (one for each prompt) -> a flat list."""
+    if metadata is None or isinstance(metadata, Mapping):
+        return [metadata or {}]
+    return [entry for item in metadata for entry in as_list_of_metadata(item)]
+
+
+def _metadata_of_each(metadata: Any, num_videos: int) -> list[Mapping]:
     """What the caller knows of each video; of it, the frame rate of decoded frames is used."""
     if metadata is None:
         return [{}] * num_videos
-    if isinstance(metadata, Mapping):
-        metadata = [metadata]
-    flat = [entry for item in metadata for entry in (item if isinstance(item, list) else [item])]
-    if len(flat) != num_videos:
-        raise ValueError(f"got video_metadata for {len(flat)} videos, but {num_videos} videos; give one for each")
-    return [{} if entry is None else entry for entry in flat]
+    known = as_list_of_metadata(metadata)
+    if len(known) != num_videos:
+        raise ValueError(f"got video_metadata for {len(known)} videos, but {num_videos} videos; give one for each")
+    return known
 
 
 def _metadata(video: Video) -> VideoMetadata:
