@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from transformers_videollama.processing_video_llama import PLACEHOLDER_TOKENS
+
 from .errors import ConversionError
 
 
@@ -21,7 +23,7 @@ __all__ = [
     "value_third",
 ]
 
-NUM_PLACEHOLDERS = 3  # <image>, <video>, <audio>
+NUM_PLACEHOLDERS = len(PLACEHOLDER_TOKENS)
 ROW_MULTIPLE = 64
 PLACEHOLDER_SEED = 2306
 ROWS_AT_ONCE = 4096

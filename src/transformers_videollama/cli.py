@@ -127,8 +127,7 @@ class _Conversation:
             return_dict=True,
             return_tensors="pt",
             load_audio_from_video=False if self.args.no_audio else None,
-        ).to(self.model.device)
-        inputs = inputs.to(self.model.dtype)
+        ).to(self.model.device, self.model.dtype)
         tokens = self._generate(inputs)
         answer = self.processor.post_process_image_text_to_text(tokens)[0].strip()
         self.messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
@@ -203,13 +202,14 @@ def _streamer(processor: "VideoLlamaProcessor"):
             self.held = ""
 
         def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+            """The library's hook: `text` is what can be printed next."""
             stop = processor.stop_string or ""
             text = self.held + text
             if not self.printed_any:
                 text = text.lstrip()
             self.held = ""
             if stream_end:
-                text = text.removesuffix(stop) if stop else text
+                text = text.removesuffix(stop)
             else:
                 # what may be the beginning of the stop string waits for the next token
                 length = next((n for n in range(len(stop), 0, -1) if text.endswith(stop[:n])), 0)

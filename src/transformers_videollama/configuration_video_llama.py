@@ -12,7 +12,6 @@ __all__ = [
     "VideoLlamaResamplerConfig",
 ]
 
-NUM_PLACEHOLDER_TOKENS = 3  # <image>, <video>, <audio>
 LLAMA_VOCAB_SIZE = 32000
 # The rows of LLaMA's vocabulary and of the placeholders, rounded up to a multiple of 64.
 PADDED_LLAMA_VOCAB_SIZE = 32064
@@ -206,7 +205,7 @@ class VideoLlamaConfig(PreTrainedConfig):
                 raise ValueError("audio_vision_config is set, but audio_config is None: there is no branch to train")
             _check_equal(self, "audio_vision_config.projection_dim", "audio_config.projection_dim")
         placeholders = (self.image_token_id, self.video_token_id, self.audio_token_id)
-        if len(set(placeholders)) != NUM_PLACEHOLDER_TOKENS:
+        if len(set(placeholders)) != len(placeholders):
             raise ValueError(f"image, video and audio need three different placeholder ids, got {placeholders}")
         if max(placeholders) >= self.text_config.vocab_size:
             raise ValueError(

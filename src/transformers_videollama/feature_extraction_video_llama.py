@@ -104,8 +104,7 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
         if downmix not in ("mean", "first"):
             raise ValueError(f'downmix must be "mean" or "first", got {downmix!r}')
         num_clips = self.num_clips if num_clips is None else num_clips
-        sounds = [load_sound(item, **self._rate_of(item)) for item in as_list_of_sounds(raw_speech)]
-        features = torch.stack([self._sound_features(sound, downmix, num_clips) for sound in sounds])
+        features = torch.stack([self._sound_features(s, downmix, num_clips) for s in self.fetch_audio(raw_speech)])
         mask = torch.ones(features.shape[:2], dtype=torch.bool)
         data = {"input_features": features, "audio_clip_mask": mask}
         if return_tensors is None:
@@ -113,7 +112,10 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
         return BatchFeature(data, tensor_type=return_tensors)
 
     def fetch_audio(self, audio: Any, sampling_rate: int | None = None) -> list[Sound]:
-        """Opens sounds, as the library's pipelines ask of a feature extractor; nothing is decoded yet."""
+        """
+        Opens sounds, as the library's pipelines ask of a feature extractor. They are resampled when they are read, so
+        the rate that the library wants them at, `sampling_rate`, is not needed.
+        """
         return [load_sound(item, **self._rate_of(item)) for item in as_list_of_sounds(audio)]
 
     def clip_starts(self, num_samples: int, num_clips: int | None = None) -> list[int]:
@@ -146,12 +148,13 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
                 f"{WINDOW_SECONDS} s; leave this sound out"
             )
         spectrograms: dict[int, torch.Tensor] = {}
-        for start in self.clip_starts(num_samples, num_clips):
+        starts = self.clip_starts(num_samples, num_clips)
+        for start in starts:
             if start not in spectrograms:  # a short sound gives the same clip every time
                 channels = sound.read(start / rate, (start + length) / rate, rate)
                 mono = channels[0] if downmix == "first" else channels.mean(axis=0)
                 spectrograms[start] = self._log_mel(torch.from_numpy(mono))
-        clips = torch.stack([spectrograms[start] for start in self.clip_starts(num_samples, num_clips)])
+        clips = torch.stack([spectrograms[start] for start in starts])
         return (clips - self.mean) / self.std
 
     def _log_mel(self, samples: torch.Tensor) -> torch.Tensor:

@@ -340,9 +340,7 @@ class VideoLlamaResampler(nn.Module):
         self.qformer = VideoLlamaQFormerModel._from_config(config)
         self.projection = nn.Linear(config.hidden_size, output_size)
 
-    def forward(
-        self, steps: torch.Tensor, step_mask: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
-    ) -> BaseModelOutputWithPooling:
+    def forward(self, steps: torch.Tensor, step_mask: torch.Tensor | None = None) -> BaseModelOutputWithPooling:
         """
         Args:
             steps (`torch.Tensor` of shape `(B, T, tokens per step, encoder_hidden_size)`): features of the steps.
@@ -368,24 +366,23 @@ class VideoLlamaResampler(nn.Module):
             positions = (step_mask.long().cumsum(dim=1) - 1).clamp(min=0)
         steps = steps + self.position_embedding(positions).unsqueeze(2)
         if step_mask is not None and is_flash_attention_requested(self.config):
-            hidden_states = self._fuse_by_length(steps, step_mask, **kwargs)
+            hidden_states = self._fuse_by_length(steps, step_mask)
         else:
-            hidden_states = self._fuse(steps, step_mask, **kwargs)
+            hidden_states = self._fuse(steps, step_mask)
         return BaseModelOutputWithPooling(
             last_hidden_state=hidden_states, pooler_output=self.projection(hidden_states)
         )
 
-    def _fuse(self, steps: torch.Tensor, step_mask: torch.Tensor | None = None, **kwargs) -> torch.Tensor:
+    def _fuse(self, steps: torch.Tensor, step_mask: torch.Tensor | None = None) -> torch.Tensor:
         if step_mask is not None:
             step_mask = step_mask.repeat_interleave(steps.shape[2], dim=1)  # (B, T * tokens per step)
         return self.qformer(
             query_embeds=self.query_tokens.expand(len(steps), -1, -1),
             encoder_hidden_states=steps.flatten(1, 2),
             encoder_attention_mask=step_mask,
-            **kwargs,
         ).last_hidden_state
 
-    def _fuse_by_length(self, steps: torch.Tensor, step_mask: torch.Tensor, **kwargs) -> torch.Tensor:
+    def _fuse_by_length(self, steps: torch.Tensor, step_mask: torch.Tensor) -> torch.Tensor:
         """The library's flash attention has no mask for keys alone, so items of one length go through together."""
         step_mask = step_mask.bool()
         lengths = step_mask.sum(dim=1)
@@ -393,7 +390,7 @@ class VideoLlamaResampler(nn.Module):
         for length in lengths.unique().tolist():
             rows = lengths == length
             real = steps[rows][step_mask[rows]].unflatten(0, (-1, length))
-            hidden_states[rows] = self._fuse(real, **kwargs)
+            hidden_states[rows] = self._fuse(real)
         return hidden_states
 
 
@@ -423,7 +420,8 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
     ) -> tuple | BaseModelOutputWithPooling:
         """
-        Encodes images, each as a video of one frame.
+        Encodes images, each as a video of one frame. Like its siblings it accepts, and does not use, the other
+        keywords that engines pass along.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(images, 3, H, W)`, float): normalised images.
@@ -462,11 +460,8 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
             ValueError: for pixels of another shape than the vision tower takes, or more frames than positions.
         """
         self._check_pixels(pixel_values_videos, self.config.vision_config.image_size)
-        kwargs = _without_language_model_options(kwargs)
-        frames = _encode_steps(
-            lambda frames: self._encode_frames(frames, **kwargs), pixel_values_videos, video_frame_mask
-        )
-        return self.video_resampler(frames, video_frame_mask, **kwargs)
+        frames = _encode_steps(self._encode_frames, pixel_values_videos, video_frame_mask)
+        return self.video_resampler(frames, video_frame_mask)
 
     @can_return_tuple
     def get_audio_features(
@@ -513,17 +508,15 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
                 )
             self._check_pixels(audio_pixel_values, self.config.audio_vision_config.image_size)
             steps, tower = audio_pixel_values, self.audio_vision_tower
-        kwargs = _without_language_model_options(kwargs)
-        embeddings = _encode_steps(lambda clips: tower(clips, **kwargs).pooler_output, steps, audio_clip_mask)
-        return self.audio_resampler(embeddings.unsqueeze(2), audio_clip_mask, **kwargs)
+        embeddings = _encode_steps(lambda clips: tower(clips).pooler_output, steps, audio_clip_mask)
+        return self.audio_resampler(embeddings.unsqueeze(2), audio_clip_mask)
 
-    def _encode_frames(self, frames: torch.Tensor, **kwargs) -> torch.Tensor:
+    def _encode_frames(self, frames: torch.Tensor) -> torch.Tensor:
         """(N, 3, H, W) -> (N, Q, image Q-Former width)"""
-        patches = self.vision_tower(frames, **kwargs).last_hidden_state
+        patches = self.vision_tower(frames).last_hidden_state
         return self.qformer(
             query_embeds=self.query_tokens.expand(len(patches), -1, -1).to(patches.device),
             encoder_hidden_states=patches,
-            **kwargs,
         ).last_hidden_state
 
     def _check_pixels(self, pixels: torch.Tensor, image_size: int) -> None:
@@ -544,7 +537,7 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
     def get_placeholder_mask(
         self,
         input_ids: torch.LongTensor | None,
-        inputs_embeds: torch.Tensor,
+        inputs_embeds: torch.Tensor | None,
         features: torch.Tensor,
         modality: str,
     ) -> torch.Tensor:
@@ -554,7 +547,7 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         Args:
             input_ids (`torch.LongTensor` of shape `(B, S)`, *optional*): `None` where only embeddings are known; they
                 are then compared with the placeholder's embedding.
-            inputs_embeds (`torch.Tensor` of shape `(B, S, D)`)
+            inputs_embeds (`torch.Tensor` of shape `(B, S, D)`, *optional*): Not needed where `input_ids` are given.
             features (`torch.Tensor` of shape `(items, R, D)`): what is to take their places.
             modality (`str`): "image", "video" or "audio".
 
@@ -577,7 +570,7 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
                 f"{modality.capitalize()} features and {modality} tokens do not match, tokens: {num_tokens}, "
                 f"features: {num_features} ({features.shape[0]} items of {features.shape[1]})"
             )
-        return mask.unsqueeze(-1).to(inputs_embeds.device)
+        return mask.unsqueeze(-1)
 
     @can_return_tuple
     def forward(
@@ -639,7 +632,7 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
             if states is not None:
                 mask = self.get_placeholder_mask(input_ids, inputs_embeds, states, modality)
                 states = states.to(inputs_embeds.device, inputs_embeds.dtype)
-                inputs_embeds = inputs_embeds.masked_scatter(mask, states)
+                inputs_embeds = inputs_embeds.masked_scatter(mask.to(inputs_embeds.device), states)
 
         outputs = self.language_model(
             attention_mask=attention_mask,
@@ -804,15 +797,13 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
         Repeats the features for `expand_size` copies of every prompt (beams, several answers): prompts may hold any
         number of items of every modality, so each copy gets all items of its prompt, in their order.
         """
+        if input_ids is not None and input_ids.numel() == 0:  # how generation begins from embeddings
+            input_ids = None
         expanded = {}
         for modality, outputs in mm_encoder_output.items():
             features = torch.stack(list(outputs.pooler_output))
-            token_id = getattr(self.config, f"{modality}_token_id")
-            if input_ids is None or input_ids.numel() == 0:
-                mask = self.model.get_placeholder_mask(None, inputs_embeds, features, modality).squeeze(-1)
-            else:
-                mask = input_ids == token_id
-            items = (mask.sum(dim=1) // features.shape[1]).tolist()
+            mask = self.model.get_placeholder_mask(input_ids, inputs_embeds, features, modality)
+            items = (mask.sum(dim=(1, 2)) // features.shape[1]).tolist()
             groups = features.split(items)
             copies = torch.cat([group for group in groups for _ in range(expand_size)])
             expanded[modality] = BaseModelOutputWithPooling(pooler_output=copies)
@@ -842,8 +833,3 @@ def _encode_steps(
     padded = encoded.new_zeros(len(real), *encoded.shape[1:])
     padded[real.to(padded.device)] = encoded
     return padded.unflatten(0, steps.shape[:2])
-
-
-def _without_language_model_options(kwargs: dict) -> dict:
-    """`generate` and the trainers pass options of the language model's forward through; encoders take none of them."""
-    return {name: value for name, value in kwargs.items() if name in ("output_attentions", "output_hidden_states")}
