@@ -6,7 +6,6 @@ import http.server
 import io
 import json
 import threading
-from importlib.util import find_spec
 
 import pytest
 from PIL import Image
@@ -114,11 +113,19 @@ def test_a_folder_of_frames(capsys, checkpoint, clip, tmp_path):
     assert report["files"] == [str(tmp_path)]
 
 
-@pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed, so nothing is missing")
-def test_quantisation_without_its_package_says_what_to_install(capsys, checkpoint, clip):
-    with pytest.raises(SystemExit):
-        main(["ask", clip, "What is it?", "--model", str(checkpoint), "--quantize", "4bit", *SHORT])
-    assert "pip install -U bitsandbytes" in capsys.readouterr().err
+def test_quantisation_without_its_package_says_what_to_install(capsys, checkpoint, clip, monkeypatch):
+    for size in ("4bit", "8bit"):
+        quantizer = f"transformers.quantizers.quantizer_bnb_{size}.is_bitsandbytes_available"
+        monkeypatch.setattr(quantizer, lambda *args: False)
+        with pytest.raises(SystemExit):
+            main(["ask", clip, "What is it?", "--model", str(checkpoint), "--quantize", size, *SHORT])
+        assert "pip install -U bitsandbytes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", ("4bit", "8bit"))
+def test_quantised_language_model(capsys, checkpoint, clip, size):
+    options = ("--model", str(checkpoint), "--quantize", size, "--json", *SHORT)
+    assert json.loads(ask(capsys, clip, "What is it?", *options))["answer_tokens"] > 0
 
 
 @pytest.mark.parametrize("command", ([], ["ask"], ["chat"]))

@@ -138,8 +138,8 @@ def test_language_model_is_the_originals(model):
     original = AutoModelForCausalLM.from_pretrained(LLAMA)
     ids = torch.arange(2, 40)[None]
     logits = model(input_ids=ids).logits
-    torch.testing.assert_close(logits[..., :1000], original(input_ids=ids).logits, atol=1e-4, rtol=0)
-    assert (logits[..., 1000:] == torch.finfo(logits.dtype).min).all()
+    torch.testing.assert_close(logits, original(input_ids=ids).logits, atol=1e-4, rtol=0)
+    assert logits.shape[-1] == 1000
 
 
 def test_configuration_tells_the_sizes_of_the_files(converted):

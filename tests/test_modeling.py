@@ -160,10 +160,23 @@ def test_embeddings_instead_of_ids(model):
 
 
 def test_added_rows_have_no_probability(model):
-    first = model.config.output_vocab_size
     logits = model(torch.tensor([[1, 5, 6]])).logits
-    assert logits.shape[-1] == model.config.text_config.vocab_size > first
-    assert logits.softmax(-1)[..., first:].sum() == 0
+    assert logits.shape[-1] == model.config.output_vocab_size < model.config.text_config.vocab_size
+
+
+def test_transition_scores(model):
+    inputs = {"input_ids": torch.tensor([[1, 5, 6]]), "return_dict_in_generate": True, "output_scores": True}
+    for options in ({}, {"num_beams": 2}):
+        outputs = model.generate(**inputs, **options, do_sample=False, max_new_tokens=3)
+        beams = getattr(outputs, "beam_indices", None)
+        scores = model.compute_transition_scores(outputs.sequences, outputs.scores, beams, normalize_logits=not options)
+        total = scores.sum() / (outputs.sequences.shape[1] - 3)
+        if options:
+            torch.testing.assert_close(total, outputs.sequences_scores[0], atol=1e-4, rtol=0)
+        else:
+            log_probs = model(outputs.sequences).logits.log_softmax(-1)[0, 2:-1]
+            expected = log_probs.gather(1, outputs.sequences[0, 3:, None]).mean()
+            torch.testing.assert_close(total, expected, atol=1e-4, rtol=0)
 
 
 def test_logits_to_keep(model):
@@ -332,7 +345,7 @@ def test_placeholders_and_features_must_be_equally_many(model, kind):
         (lambda m: m.get_video_features(torch.zeros(1, 2, 3, 32, 32)), r"must have shape .* got \(1, 2, 3, 32, 32\)"),
         (lambda m: m.get_image_features(torch.zeros(1, 2, 3, 224, 224)), "must have shape"),
         (lambda m: m.get_audio_features(torch.zeros(1, 8, 1, 128, 204)), "input_features must have shape"),
-        (lambda m: m.get_audio_features(), "exactly one of input_features and audio_pixel_values"),
+        (lambda m: m.get_audio_features(), "exactly one of input_features, audio_pixel_values"),
         (lambda m: m(), "exactly one of input_ids and inputs_embeds"),
     ],
 )

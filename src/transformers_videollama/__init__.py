@@ -18,12 +18,13 @@ from .modeling_video_llama import (
     VideoLlamaPreTrainedModel,
     VideoLlamaResampler,
 )
-from .processing_video_llama import VideoLlamaProcessor
+from .processing_video_llama import EncodedMedia, VideoLlamaProcessor
 from .registration import register
 from .video_processing_video_llama import VideoLlamaVideoProcessor
 
 
 __all__ = [
+    "EncodedMedia",
     "MediaError",
     "Sound",
     "Video",

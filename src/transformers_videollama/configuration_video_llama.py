@@ -140,7 +140,7 @@ class VideoLlamaConfig(PreTrainedConfig):
         image_token_id, video_token_id, audio_token_id (`int`, default 32000, 32001, 32002): The placeholders that
             features are put in the place of, rows of the language model's vocabulary.
         output_vocab_size (`int`, *optional*, defaults to 32000): Token ids from here on (placeholders and padding
-            rows) have no probability: their logits are masked. `None` masks nothing.
+            rows) cannot be predicted: the model gives no logits for them. `None`: all rows can.
 
     Raises:
         StrictDataclassClassValidationError: where sizes that must agree do not; the message has both.

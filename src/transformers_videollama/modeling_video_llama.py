@@ -52,6 +52,13 @@ __all__ = [
 # trained with torch's default.
 POST_LAYERNORM_EPS = 1e-5
 
+# What the features of a modality are computed from: the arguments of `get_image_features` and its siblings
+MODALITY_INPUTS = {
+    "image": ("pixel_values", "image_frame_features"),
+    "video": ("pixel_values_videos", "video_frame_mask", "video_frame_features"),
+    "audio": ("input_features", "audio_clip_mask", "audio_pixel_values", "audio_clip_features"),
+}
+
 
 @dataclass
 class VideoLlamaModelOutputWithPast(BaseModelOutputWithPast):
@@ -76,7 +83,8 @@ class VideoLlamaCausalLMOutputWithPast(ModelOutput):
 
     Args:
         loss (`torch.Tensor` of shape `()`, *optional*): Next-token loss, given `labels`.
-        logits (`torch.Tensor` of shape `(B, S or logits_to_keep, vocabulary)`)
+        logits (`torch.Tensor` of shape `(B, S or logits_to_keep, output_vocab_size)`): Of the tokens that can be
+            predicted; placeholders and padding rows of the vocabulary have none.
         past_key_values (`Cache`, *optional*)
         hidden_states, attentions (`tuple` of `torch.Tensor`, *optional*): of the language model.
         image_hidden_states, video_hidden_states, audio_hidden_states: as in [`VideoLlamaModelOutputWithPast`].
@@ -354,6 +362,7 @@ class VideoLlamaResampler(nn.Module):
         Raises:
             ValueError: where an item has more steps than the position table has rows.
         """
+        steps = steps.to(self.query_tokens.dtype)  # a branch that is trained may be kept in a wider type
         num_steps, limit = steps.shape[1], self.config.max_position_embeddings
         if num_steps > limit:
             raise ValueError(
@@ -415,16 +424,32 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         self.language_model = AutoModel.from_config(config.text_config)
         self.post_init()
 
+    def train(self, mode: bool = True):
+        """
+        As torch's, but encoders and branches that are frozen as a whole stay in evaluation mode, as in the original:
+        what is not trained has no dropout. The language model follows `mode`, which its checkpointing asks for.
+        """
+        super().train(mode)
+        for name, part in self.named_children():
+            if name != "language_model" and not _is_trained(part):
+                part.eval()
+        return self
+
     @can_return_tuple
     def get_image_features(
-        self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+        self,
+        pixel_values: torch.Tensor | None = None,
+        image_frame_features: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
         """
         Encodes images, each as a video of one frame. Like its siblings it accepts, and does not use, the other
         keywords that engines pass along.
 
         Args:
-            pixel_values (`torch.Tensor` of shape `(images, 3, H, W)`, float): normalised images.
+            pixel_values (`torch.Tensor` of shape `(images, 3, H, W)`, float, *optional*): normalised images.
+            image_frame_features (`torch.Tensor` of shape `(images, Q, image Q-Former width)`, float, *optional*):
+                what [`~VideoLlamaModel.get_frame_features`] gave for them. Exactly one of the two must be given.
 
         Returns:
             [`BaseModelOutputWithPooling`]: `pooler_output` (images, R, text hidden size), what the language model
@@ -433,24 +458,31 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         Raises:
             ValueError: for pixels of another shape than the vision tower takes.
         """
-        if pixel_values.ndim != 4:
-            raise ValueError(f"pixel_values must have shape (images, 3, H, W), got {tuple(pixel_values.shape)}")
-        return self.get_video_features(pixel_values.unsqueeze(1), return_dict=True, **kwargs)
+        given = {"pixel_values": pixel_values, "image_frame_features": image_frame_features}
+        shapes = ("(images, 3, H, W)", "(images, Q, D)")
+        for (name, images), shape in zip(given.items(), shapes, strict=True):
+            if images is not None and images.ndim != shape.count(",") + 1:
+                raise ValueError(f"{name} of images must have shape {shape}, got {tuple(images.shape)}")
+        pixels, features = (None if images is None else images.unsqueeze(1) for images in given.values())
+        return self.get_video_features(pixels, video_frame_features=features, return_dict=True, **kwargs)
 
     @can_return_tuple
     def get_video_features(
         self,
-        pixel_values_videos: torch.Tensor,
+        pixel_values_videos: torch.Tensor | None = None,
         video_frame_mask: torch.Tensor | None = None,
+        video_frame_features: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
         """
         Encodes videos.
 
         Args:
-            pixel_values_videos (`torch.Tensor` of shape `(videos, T, 3, H, W)`, float): normalised frames.
+            pixel_values_videos (`torch.Tensor` of shape `(videos, T, 3, H, W)`, float, *optional*): normalised frames.
             video_frame_mask (`torch.Tensor` of shape `(videos, T)`, bool, *optional*): which frames are real, and not
                 padding. All are by default.
+            video_frame_features (`torch.Tensor` of shape `(videos, T, Q, image Q-Former width)`, float, *optional*):
+                what [`~VideoLlamaModel.get_frame_features`] gave for the frames. Exactly one of the two must be given.
 
         Returns:
             [`BaseModelOutputWithPooling`]: `pooler_output` (videos, R, text hidden size), what the language model
@@ -459,9 +491,34 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         Raises:
             ValueError: for pixels of another shape than the vision tower takes, or more frames than positions.
         """
-        self._check_pixels(pixel_values_videos, self.config.vision_config.image_size)
-        frames = _encode_steps(self._encode_frames, pixel_values_videos, video_frame_mask)
+        if (pixel_values_videos is None) == (video_frame_features is None):
+            raise ValueError("exactly one of pixels and frame features must be given")
+        if video_frame_features is not None:
+            _check_steps(video_frame_features, self.config.num_query_tokens, self.config.qformer_config.hidden_size)
+            frames = video_frame_features
+        else:
+            self._check_pixels(pixel_values_videos, self.config.vision_config.image_size)
+            frames = _encode_steps(self.get_frame_features, pixel_values_videos, video_frame_mask)
         return self.video_resampler(frames, video_frame_mask)
+
+    def get_frame_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """
+        What the frozen encoders see in single frames: the vision tower and the image Q-Former. The same in every
+        stage of training, so it can be computed once.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(N, 3, H, W)`, float): normalised frames.
+
+        Returns:
+            `torch.Tensor` of shape `(N, Q, image Q-Former width)`.
+        """
+        trained = _is_trained(self.vision_tower) or _is_trained(self.qformer) or self.query_tokens.requires_grad
+        with _autograd_where_needed(trained, pixel_values):
+            patches = self.vision_tower(pixel_values).last_hidden_state
+            return self.qformer(
+                query_embeds=self.query_tokens.expand(len(patches), -1, -1).to(patches.device),
+                encoder_hidden_states=patches,
+            ).last_hidden_state
 
     @can_return_tuple
     def get_audio_features(
@@ -469,6 +526,7 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         input_features: torch.Tensor | None = None,
         audio_clip_mask: torch.Tensor | None = None,
         audio_pixel_values: torch.Tensor | None = None,
+        audio_clip_features: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
         """
@@ -480,23 +538,37 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
             audio_clip_mask (`torch.Tensor` of shape `(sounds, T)`, bool, *optional*): which clips (or frames) are
                 real, and not padding. All are by default.
             audio_pixel_values (`torch.Tensor` of shape `(sounds, T, 3, H, W)`, float, *optional*): normalised frames,
-                for ImageBind's vision trunk. Exactly one of the two inputs must be given.
+                for ImageBind's vision trunk.
+            audio_clip_features (`torch.Tensor` of shape `(sounds, T, projection_dim)`, float, *optional*): what one
+                of ImageBind's trunks gave for the clips or frames, its `pooler_output`. Exactly one of the three
+                inputs must be given.
 
         Returns:
             [`BaseModelOutputWithPooling`]: `pooler_output` (sounds, R, text hidden size), what the language model
             gets, and `last_hidden_state` (sounds, R, resampler width).
 
         Raises:
-            ValueError: where the model lacks the branch or the trunk that is asked for, where both inputs or none are
-                given, for other shapes than the trunk takes, or more steps than positions.
+            ValueError: where the model lacks the branch or the trunk that is asked for, where several inputs or none
+                are given, for other shapes than the trunk takes, or more steps than positions.
         """
-        if (input_features is None) == (audio_pixel_values is None):
-            raise ValueError("exactly one of input_features and audio_pixel_values must be given")
+        if sum(given is not None for given in (input_features, audio_pixel_values, audio_clip_features)) != 1:
+            raise ValueError("exactly one of input_features, audio_pixel_values and audio_clip_features must be given")
         if self.audio_tower is None:
             raise ValueError(
                 "this checkpoint has no audio branch (config.audio_config is None), so it cannot take sound; convert "
                 "the original with its AL_*.pth and imagebind_huge.pth, and without --no-audio"
             )
+        if audio_clip_features is not None:
+            clips = audio_clip_features.unsqueeze(2)
+            _check_steps(clips, 1, self.config.audio_config.projection_dim)
+        else:
+            clips = self._embed_clips(input_features, audio_pixel_values, audio_clip_mask).unsqueeze(2)
+        return self.audio_resampler(clips, audio_clip_mask)
+
+    def _embed_clips(
+        self, input_features: torch.Tensor | None, pixels: torch.Tensor | None, mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Clips or frames (B, T, ...) -> their embeddings in ImageBind's joint space (B, T, projection_dim)"""
         if input_features is not None:
             self._check_spectrograms(input_features)
             steps, tower = input_features, self.audio_tower
@@ -506,18 +578,10 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
                     "this checkpoint lacks ImageBind's vision trunk (config.audio_vision_config is None), which "
                     "audio_pixel_values need; convert the original with --with-imagebind-vision"
                 )
-            self._check_pixels(audio_pixel_values, self.config.audio_vision_config.image_size)
-            steps, tower = audio_pixel_values, self.audio_vision_tower
-        embeddings = _encode_steps(lambda clips: tower(clips).pooler_output, steps, audio_clip_mask)
-        return self.audio_resampler(embeddings.unsqueeze(2), audio_clip_mask)
-
-    def _encode_frames(self, frames: torch.Tensor) -> torch.Tensor:
-        """(N, 3, H, W) -> (N, Q, image Q-Former width)"""
-        patches = self.vision_tower(frames).last_hidden_state
-        return self.qformer(
-            query_embeds=self.query_tokens.expand(len(patches), -1, -1).to(patches.device),
-            encoder_hidden_states=patches,
-        ).last_hidden_state
+            self._check_pixels(pixels, self.config.audio_vision_config.image_size)
+            steps, tower = pixels, self.audio_vision_tower
+        with _autograd_where_needed(_is_trained(tower), steps):
+            return _encode_steps(lambda clips: tower(clips).pooler_output, steps, mask)
 
     def _check_pixels(self, pixels: torch.Tensor, image_size: int) -> None:
         if pixels.ndim != 5 or pixels.shape[2:] != (3, image_size, image_size):
@@ -582,6 +646,9 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         input_features: torch.Tensor | None = None,
         audio_clip_mask: torch.Tensor | None = None,
         audio_pixel_values: torch.Tensor | None = None,
+        image_frame_features: torch.Tensor | None = None,
+        video_frame_features: torch.Tensor | None = None,
+        audio_clip_features: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
         past_key_values: Cache | None = None,
@@ -594,8 +661,10 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
             input_ids (`torch.LongTensor` of shape `(B, S)`, *optional*): Tokens, with as many placeholders in a row as
                 each item has features. Exactly one of `input_ids` and `inputs_embeds` must be given.
             pixel_values (`torch.Tensor` of shape `(images, 3, H, W)`, *optional*): of all prompts, in their order.
-            pixel_values_videos, video_frame_mask (*optional*): see [`~VideoLlamaModel.get_video_features`].
-            input_features, audio_clip_mask, audio_pixel_values (*optional*): see
+            image_frame_features (*optional*): see [`~VideoLlamaModel.get_image_features`].
+            pixel_values_videos, video_frame_mask, video_frame_features (*optional*): see
+                [`~VideoLlamaModel.get_video_features`].
+            input_features, audio_clip_mask, audio_pixel_values, audio_clip_features (*optional*): see
                 [`~VideoLlamaModel.get_audio_features`].
             attention_mask (`torch.Tensor` of shape `(B, S)`, *optional*): 0 for padding.
             position_ids (`torch.LongTensor` of shape `(B, S)`, *optional*)
@@ -616,17 +685,20 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
 
-        raw = {
-            "image": {"pixel_values": pixel_values},
-            "video": {"pixel_values_videos": pixel_values_videos, "video_frame_mask": video_frame_mask},
-            "audio": {
-                "input_features": input_features,
-                "audio_pixel_values": audio_pixel_values,
-                "audio_clip_mask": audio_clip_mask,
-            },
+        given = {
+            "pixel_values": pixel_values,
+            "image_frame_features": image_frame_features,
+            "pixel_values_videos": pixel_values_videos,
+            "video_frame_mask": video_frame_mask,
+            "video_frame_features": video_frame_features,
+            "input_features": input_features,
+            "audio_clip_mask": audio_clip_mask,
+            "audio_pixel_values": audio_pixel_values,
+            "audio_clip_features": audio_clip_features,
         }
         features = {
-            modality: self._features(modality, inputs, mm_encoder_outputs or {}) for modality, inputs in raw.items()
+            modality: self._features(modality, {name: given[name] for name in names}, mm_encoder_outputs or {})
+            for modality, names in MODALITY_INPUTS.items()
         }
         for modality, states in features.items():
             if states is not None:
@@ -690,13 +762,13 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head
 
-    def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]):
+    def get_image_features(self, pixel_values: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]):
         """See [`VideoLlamaModel.get_image_features`]."""
         return self.model.get_image_features(pixel_values, **kwargs)
 
     def get_video_features(
         self,
-        pixel_values_videos: torch.Tensor,
+        pixel_values_videos: torch.Tensor | None = None,
         video_frame_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ):
@@ -723,6 +795,9 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
         input_features: torch.Tensor | None = None,
         audio_clip_mask: torch.Tensor | None = None,
         audio_pixel_values: torch.Tensor | None = None,
+        image_frame_features: torch.Tensor | None = None,
+        video_frame_features: torch.Tensor | None = None,
+        audio_clip_features: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
         past_key_values: Cache | None = None,
@@ -753,6 +828,9 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
             input_features=input_features,
             audio_clip_mask=audio_clip_mask,
             audio_pixel_values=audio_pixel_values,
+            image_frame_features=image_frame_features,
+            video_frame_features=video_frame_features,
+            audio_clip_features=audio_clip_features,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
@@ -762,13 +840,12 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
             **kwargs,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, kept, :])
-        if self.config.output_vocab_size is not None:
-            logits[..., self.config.output_vocab_size :] = torch.finfo(logits.dtype).min
+        logits = self.lm_head(outputs.last_hidden_state[:, kept, :])[..., : self.config.output_vocab_size]
         loss = None
         if labels is not None:
-            vocab_size = self.config.text_config.vocab_size
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=vocab_size, **kwargs)
+            if isinstance(items := kwargs.pop("num_items_in_batch", None), torch.Tensor):
+                items = items.clamp(min=1)  # a step of masked tokens alone has the loss 0, not 0 / 0
+            loss = self.loss_function(logits, labels, logits.shape[-1], num_items_in_batch=items, **kwargs)
         return VideoLlamaCausalLMOutputWithPast(
             loss=loss,
             logits=logits,
@@ -780,16 +857,23 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
             audio_hidden_states=outputs.audio_hidden_states,
         )
 
+    def compute_transition_scores(self, sequences, scores, *args, **kwargs) -> torch.Tensor:
+        """As the library's, which counts on a score for every row of the vocabulary."""
+        missing = self.config.text_config.vocab_size - scores[0].shape[-1]
+        scores = tuple(nn.functional.pad(score, (0, missing), value=-torch.inf) for score in scores)
+        return super().compute_transition_scores(sequences, scores, *args, **kwargs)
+
     def _prepare_multimodal_encoder_kwargs_for_generation(self, model_kwargs: dict) -> dict:
-        """Images and videos are encoded before the prefill by the library; sound, which it leaves out, here."""
-        model_kwargs["mm_encoder_outputs"] = dict(model_kwargs.get("mm_encoder_outputs") or {})
-        model_kwargs = super()._prepare_multimodal_encoder_kwargs_for_generation(model_kwargs)
-        names = ("input_features", "audio_clip_mask", "audio_pixel_values")
-        sound = {name: model_kwargs.pop(name) for name in names if name in model_kwargs}
-        if any(sound.get(name) is not None for name in ("input_features", "audio_pixel_values")):
-            if model_kwargs["mm_encoder_outputs"].get("audio") is not None:
-                raise ValueError("sound and mm_encoder_outputs['audio'] cannot both be given")
-            model_kwargs["mm_encoder_outputs"]["audio"] = self.get_audio_features(**sound, return_dict=True)
+        """Encodes all items before the prefill; the library's own knows neither sound nor features of frames."""
+        computed = dict(model_kwargs.get("mm_encoder_outputs") or {})
+        for modality, names in MODALITY_INPUTS.items():
+            given = {name: model_kwargs.pop(name, None) for name in names}
+            if all(value is None for name, value in given.items() if not name.endswith("_mask")):
+                continue
+            if computed.get(modality) is not None:
+                raise ValueError(f"raw {modality} inputs and mm_encoder_outputs[{modality!r}] cannot both be given")
+            computed[modality] = getattr(self, f"get_{modality}_features")(**given, return_dict=True)
+        model_kwargs["mm_encoder_outputs"] = computed
         return model_kwargs
 
     def _expand_multimodal_outputs(self, input_ids, mm_encoder_output, expand_size=1, inputs_embeds=None) -> dict:
@@ -816,6 +900,27 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
         if sequences:
             criteria.append(TokenSequenceCriteria(sequences))
         return criteria
+
+
+def _is_trained(part: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in part.parameters())
+
+
+def _autograd_where_needed(trained: bool, inputs: torch.Tensor):
+    """
+    Keeps a frozen encoder out of autograd, which would store its activations as soon as a hook makes its embeddings
+    require gradients, as the library's checkpointing with adapters does.
+    """
+    return torch.set_grad_enabled(torch.is_grad_enabled() and (trained or inputs.requires_grad))
+
+
+def _check_steps(features: torch.Tensor, num_tokens: int, width: int) -> None:
+    """Features of frames or clips that were computed before: (items, T, tokens of a step, width)"""
+    if features.ndim != 4 or features.shape[2:] != (num_tokens, width):
+        raise ValueError(
+            f"features must have shape (items, steps, {num_tokens}, {width}), got {tuple(features.shape)}; they were "
+            "computed by another model"
+        )
 
 
 def _encode_steps(

@@ -2,9 +2,12 @@
 
 import bisect
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
+import torch
 from jinja2 import TemplateError
+from torch.nn.utils.rnn import pad_sequence
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 from transformers.utils.chat_template_utils import render_jinja_template
@@ -19,7 +22,7 @@ from .video_processing_video_llama import (
 )
 
 
-__all__ = ["VideoLlamaProcessor", "VideoLlamaProcessorKwargs"]
+__all__ = ["EncodedMedia", "VideoLlamaProcessor", "VideoLlamaProcessorKwargs"]
 
 # Where a block of a conversation holds its medium, in the order of preference. The library's own names, and OpenAI's.
 SOURCE_KEYS = {
@@ -28,6 +31,32 @@ SOURCE_KEYS = {
     "audio": ("audio", "url", "path", "audio_url", "input_audio"),
 }
 PLACEHOLDER_TOKENS = {"image": "<image>", "video": "<video>", "audio": "<audio>"}
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedMedia:
+    """
+    What the frozen encoders see in an item, computed before. It can stand wherever an image, a video or a sound can.
+
+    Attributes:
+        features (`torch.Tensor`, float): `(T, Q, D)` from [`~VideoLlamaModel.get_frame_features`] for the frames of a
+            video or an image (T = 1), or `(T, D)`, the `pooler_output` of one of ImageBind's trunks for the clips of
+            a sound, or for frames in the stead of a sound.
+    """
+
+    features: torch.Tensor
+
+
+class VideoLlamaProcessorVideosKwargs(VideoLlamaVideosKwargs, total=False):
+    """
+    Besides those of the video processor:
+
+    Attributes:
+        frames_as_sound (`bool`, *optional*, defaults to `False`): Whether the frames of videos stand in for sound, as
+            in the training of the audio branch: they take a sound's placeholders, as `audio_pixel_values`.
+    """
+
+    frames_as_sound: bool
 
 
 class VideoLlamaAudioKwargs(TypedDict, total=False):
@@ -45,7 +74,7 @@ class VideoLlamaAudioKwargs(TypedDict, total=False):
 
 
 class VideoLlamaProcessorKwargs(ProcessingKwargs, total=False):
-    videos_kwargs: VideoLlamaVideosKwargs
+    videos_kwargs: VideoLlamaProcessorVideosKwargs
     audio_kwargs: VideoLlamaAudioKwargs
     _defaults = {"text_kwargs": {"padding": True}}
 
@@ -185,7 +214,10 @@ class VideoLlamaProcessor(ProcessorMixin):
         """Flat lists of items, in the order of the placeholders; the library's hook in front of `validate_inputs`."""
         if text is not None:
             text = [text] if isinstance(text, str) else list(text)
-        images = None if images is None else [load_image(image) for image in _as_list_of_images(images)]
+        if images is not None:
+            images = [
+                image if isinstance(image, EncodedMedia) else load_image(image) for image in _as_list_of_images(images)
+            ]
         videos = None if videos is None else as_list_of_videos(videos)
         audio = None if audio is None else as_list_of_sounds(audio)
         return images, text, videos, audio
@@ -200,9 +232,16 @@ class VideoLlamaProcessor(ProcessorMixin):
         """
         if text is None and images is None and videos is None and audio is None:
             raise ValueError("got no text, images, videos or audio; give at least one")
-        if audio and not self.num_audio_tokens:
+        as_sound = {**kwargs, **kwargs.get("videos_kwargs", {})}.get("frames_as_sound", False)
+        if as_sound and (audio or images):
             raise ValueError(
-                f"got {len(audio)} sounds, but this checkpoint has no audio branch; leave them out, or convert the "
+                f"with frames_as_sound, videos take the places of sounds: got {len(audio or [])} sounds and "
+                f"{len(images or [])} images besides; leave sounds out, and give images as videos of one frame"
+            )
+        sounds = (videos if as_sound else audio) or []
+        if sounds and not self.num_audio_tokens:
+            raise ValueError(
+                f"got {len(sounds)} sounds, but this checkpoint has no audio branch; leave them out, or convert the "
                 "original with its AL_*.pth and imagebind_huge.pth, and without --no-audio"
             )
         if text is None:
@@ -218,9 +257,32 @@ class VideoLlamaProcessor(ProcessorMixin):
                     "items were passed for them; use one placeholder for each item"
                 )
 
-    def _process_videos(self, videos, **kwargs):
-        processed = self.video_processor(videos, **kwargs)
-        return processed, [self.replace_video_token(processed, i) for i in range(len(videos))]
+    def _process_images(self, images, **kwargs):
+        features = _encoded_features(images)
+        if features is None:
+            return super()._process_images(images, **kwargs)
+        processed = BatchFeature({"image_frame_features": torch.cat(features)}, kwargs.get("return_tensors"))
+        return processed, [self.replace_image_token(processed, i) for i in range(len(images))]
+
+    def _process_videos(self, videos, frames_as_sound: bool = False, **kwargs):
+        features = _encoded_features(videos)
+        if features is None:
+            processed = self.video_processor(videos, **kwargs)
+            names = {"pixel_values_videos": "audio_pixel_values", "video_frame_mask": "audio_clip_mask"}
+        else:
+            processed = _padded_features(features, "video_frame_features", "video_frame_mask", **kwargs)
+            names = {"video_frame_features": "audio_clip_features", "video_frame_mask": "audio_clip_mask"}
+        if not frames_as_sound:
+            return processed, [self.replace_video_token(processed, i) for i in range(len(videos))]
+        processed = BatchFeature({names.get(name, name): value for name, value in processed.items()})
+        return processed, [self.replace_audio_token(processed, i) for i in range(len(videos))]
+
+    def _process_audio(self, audio, **kwargs):
+        features = _encoded_features(audio)
+        if features is None:
+            return super()._process_audio(audio, **kwargs)
+        processed = _padded_features(features, "audio_clip_features", "audio_clip_mask", **kwargs)
+        return processed, [self.replace_audio_token(processed, i) for i in range(len(audio))]
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
         return self.image_token * self.num_video_tokens
@@ -316,28 +378,31 @@ class _OpenedMedia:
             # Datasets in Arrow's format give every block the keys of all blocks, with None for what it lacks
             block = {key: value for key, value in block.items() if value is not None}
             follows_video = bool(blocks) and blocks[-1]["type"] == "video"
-            if block["type"] == "audio" and self.hear and follows_video and _source(block) is None:
+            if block["type"] == "audio" and self.hear and follows_video and block_source(block) is None:
                 continue  # the library's way to ask for the sound of the video in front, which is there already
             blocks.extend(self._open_block(block))
         return {**message, "content": blocks}
 
     def _open_block(self, block: dict) -> list[dict]:
-        kind = _kind(block)
+        kind = block_kind(block)
         if kind not in SOURCE_KEYS:
             return [block]
-        source = _source(block)
+        source = block_source(block)
         if source is None:
             return [{"type": kind}]
         if kind == "image":
-            self.images.append(load_image(source))
+            self.images.append(source if isinstance(source, EncodedMedia) else load_image(source))
             return [{"type": "image"}]
         if kind == "audio":
             options = {name: block[name] for name in ("sampling_rate", "start", "end") if name in block}
-            self.sounds.append(load_sound(source, **options))
+            self.sounds.append(source if isinstance(source, EncodedMedia) else load_sound(source, **options))
             return [{"type": "audio"}]
         return self._open_video(source, block)
 
     def _open_video(self, source: Any, block: dict) -> list[dict]:
+        if isinstance(source, EncodedMedia):
+            self.videos.append(source)
+            return [{"type": "video"}]
         own = {name: block[name] for name in (*SAMPLING_OPTIONS, "video_metadata") if name in block}
         shared = {**self.video_options, "video_metadata": next(self.video_metadata, None)}
         if "num_frames" in own or "fps" in own:
@@ -354,14 +419,14 @@ class _OpenedMedia:
         return [opened]
 
 
-def _kind(block: Mapping) -> str:
+def block_kind(block: Mapping) -> str:
     """OpenAI's names of blocks are taken too: image_url, video_url, audio_url, input_audio."""
     return {"input_audio": "audio"}.get(block["type"], block["type"].removesuffix("_url"))
 
 
-def _source(block: Mapping) -> Any:
+def block_source(block: Mapping) -> Any:
     """What the block's item is read from; `None` for a bare placeholder."""
-    for key in SOURCE_KEYS[_kind(block)]:
+    for key in SOURCE_KEYS[block_kind(block)]:
         if key in block:
             value = block[key]
             if isinstance(value, Mapping):  # OpenAI: {"url": ...}, or {"data": base64, "format": ...}
@@ -387,6 +452,25 @@ def _as_list_of_images(images: Any) -> list:
     if not isinstance(images, (list, tuple)):
         return [images]
     return [image for item in images for image in _as_list_of_images(item)]
+
+
+def _encoded_features(items: list) -> list[torch.Tensor] | None:
+    """Features of items that are encoded already; `None` where none is."""
+    encoded = [item.features for item in items if isinstance(item, EncodedMedia)]
+    if encoded and len(encoded) < len(items):
+        raise ValueError(
+            f"got {len(encoded)} encoded items among {len(items)} of one kind; encode all of them, or none"
+        )
+    return encoded or None
+
+
+def _padded_features(
+    features: list[torch.Tensor], name: str, mask_name: str, return_tensors: Any = None, **kwargs
+) -> BatchFeature:
+    """Features (T, ...) of each item -> one tensor (items, longest T, ...) and the mask of real steps"""
+    lengths = torch.tensor([len(steps) for steps in features])
+    mask = torch.arange(int(lengths.max())) < lengths[:, None]
+    return BatchFeature({name: pad_sequence(features, batch_first=True), mask_name: mask}, return_tensors)
 
 
 def _assistant_masks(inputs: BatchFeature, answer_spans: list[list[tuple[int, int]]]) -> list[list[int]]:

@@ -65,6 +65,8 @@ def register() -> None:
     )
     # `transformers serve` asks for the modality by these names, and engines look the architecture up in the library
     modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES["video_llama"] = "VideoLlamaForConditionalGeneration"
+    # the Trainer shifts labels under label smoothing only for classes that stand here
+    modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["video_llama"] = "VideoLlamaForConditionalGeneration"
     setattr(transformers, VideoLlamaForConditionalGeneration.__name__, VideoLlamaForConditionalGeneration)
 
 

@@ -99,6 +99,7 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
         do_sample_frames: bool | None = None,
         size: Any = None,
         do_resize: bool | None = None,
+        generator: np.random.Generator | None = None,
     ) -> list[Video]:
         """
         Decodes the frames that `preprocess` would take. What is loaded already is left as it is.
@@ -107,6 +108,7 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
             sources (`list`): One entry for each video, whatever [`load_video`] takes.
             num_frames, fps, sampling, start, end, video_metadata, do_sample_frames, size, do_resize (*optional*): As
                 for `preprocess`; the processor's own by default.
+            generator (`np.random.Generator`, *optional*): What "headtail" draws from.
 
         Returns:
             `list[Video]`, in the order given.
@@ -130,6 +132,7 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
                 end=end,
                 size=height_width,
                 video_fps=known.get("fps"),
+                generator=generator,
             )
             for source, known in zip(sources, _metadata_of_each(video_metadata, len(sources)), strict=True)
         ]

@@ -1,25 +1,29 @@
 """The prompt styles of Video-LLaMA as chat templates."""
 
 from importlib.resources import files
-from typing import Literal
+from typing import Literal, get_args
 
 
-__all__ = ["PromptStyle", "load_chat_template"]
+__all__ = ["PromptStyle", "TrainingStyle", "load_chat_template"]
 
 PromptStyle = Literal["llama-2", "vicuna"]
+TrainingStyle = Literal["caption", "vicuna-training"]
 
 
-def load_chat_template(style: PromptStyle) -> str:
+def load_chat_template(style: PromptStyle | TrainingStyle) -> str:
     """
     Returns the Jinja chat template of a prompt style: what is common to the styles, then the style's own part.
 
     Args:
-        style (`str`): "llama-2" for the Video-LLaMA-2 checkpoints, "vicuna" for those before.
+        style (`str`): "llama-2" for the Video-LLaMA-2 checkpoints, "vicuna" for those before; "caption", what stands
+            in front of a caption in pre-training, and "vicuna-training", the text of instruction tuning before
+            Video-LLaMA-2 (since then it is that of "llama-2").
 
     Raises:
         ValueError: for another style.
     """
-    if style not in ("llama-2", "vicuna"):
-        raise ValueError(f'style must be "llama-2" or "vicuna", got {style!r}')
+    styles = (*get_args(PromptStyle), *get_args(TrainingStyle))
+    if style not in styles:
+        raise ValueError(f"style must be one of {styles}, got {style!r}")
     folder = files(__name__)
     return "".join((folder / f"{name}.jinja").read_text(encoding="utf-8") for name in ("media", style))

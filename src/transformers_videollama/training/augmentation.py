@@ -1,0 +1,60 @@
+"""The random frames and crops of training."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from torchvision.transforms import InterpolationMode, RandomResizedCrop
+from torchvision.transforms.v2 import functional as transforms
+from transformers import TrainerCallback
+
+
+__all__ = ["AugmentedDataset", "EpochCallback", "random_crop"]
+
+# What is drawn for a sample in training: a crop of half its area or more, as in the original
+CROP_SCALE = (0.5, 1.0)
+CROP_RATIO = (3 / 4, 4 / 3)
+
+
+class AugmentedDataset(Dataset):
+    """
+    Gives every row of a dataset what its random frames and crop are drawn from, a number that depends on `seed`, the
+    epoch and the row alone: not on the number of processes or workers, nor on whether training was interrupted.
+
+    Args:
+        dataset: rows with `messages`, such as [`load_messages`] gives.
+        seed (`int`, defaults to 0)
+    """
+
+    def __init__(self, dataset, seed: int = 0):
+        self.dataset = dataset
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict:
+        seed = np.random.SeedSequence((self.seed, self.epoch, index)).generate_state(1, np.uint64)[0]
+        return {**self.dataset[index], "augmentation_seed": int(seed)}
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+
+class EpochCallback(TrainerCallback):
+    """Tells the [`AugmentedDataset`] that is trained on the epoch, so that each one draws other frames and crops."""
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        if isinstance(train_dataloader.dataset, AugmentedDataset):
+            train_dataloader.dataset.set_epoch(int(state.epoch))
+
+
+def random_crop(pixels: Any, size: Sequence[int], draw: np.random.Generator) -> Any:
+    """A picture, or frames (T, 3, H, W) uint8 at once, cut to a random part and scaled to (height, width), bicubic"""
+    with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
+        torch.manual_seed(int(draw.integers(2**63)))
+        box = RandomResizedCrop.get_params(pixels, CROP_SCALE, CROP_RATIO)
+    return transforms.resized_crop(pixels, *box, size=list(size), interpolation=InterpolationMode.BICUBIC)

@@ -1,0 +1,83 @@
+"""Checkpoints of training that hold what trains, and not the frozen gigabytes beside it."""
+
+import json
+import os
+from pathlib import Path
+
+from safetensors import safe_open
+from transformers import TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+
+from .branches import BRANCH_FILE, trained_state, write_branch
+
+
+__all__ = ["BranchCheckpointCallback", "last_checkpoint"]
+
+
+class BranchCheckpointCallback(TrainerCallback):
+    """
+    Makes the `Trainer` save only what trains: its checkpoints hold `branch.safetensors` beside the optimizer's state,
+    and `train(resume_from_checkpoint=...)` takes them. Only [`load_branch`] reads the weights of such a checkpoint;
+    `from_pretrained` refuses it, since the frozen parts are not in it. `Trainer.save_model` saves the whole model as
+    ever.
+
+    Under FSDP, the library also writes its own sharded copy of the model, which it resumes from.
+
+    Raises:
+        ValueError: when training starts with a PEFT model, which saves only what trains by itself.
+    """
+
+    def __init__(self):
+        self._ignored_before = None
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        if hasattr(model, "peft_config"):
+            raise ValueError("PEFT saves adapters and modules_to_save alone already; leave this callback out")
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        if control.should_save:  # right after this event, so that nothing else is ever saved without its frozen parts
+            self._leave_out_frozen_parts(model)
+
+    def on_epoch_end(self, args, state, control, model=None, **kwargs):
+        if control.should_save:
+            self._leave_out_frozen_parts(model)
+
+    def _leave_out_frozen_parts(self, model) -> None:
+        self._ignored_before = model._keys_to_ignore_on_save
+        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        model._keys_to_ignore_on_save = model.state_dict().keys() - trained
+
+    def on_save(self, args, state, control, model=None, **kwargs):
+        if self._ignored_before is not None:
+            model._keys_to_ignore_on_save, self._ignored_before = self._ignored_before, None
+        folder = Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
+        weights = folder / SAFE_WEIGHTS_NAME
+        is_sharded = any(hasattr(parameter, "full_tensor") for parameter in model.parameters())
+        trained = trained_state(model) if is_sharded else {}  # gathered by all processes
+        if not args.should_save:
+            return
+        if is_sharded:
+            write_branch(trained, folder / BRANCH_FILE)
+            return
+        # A sharded checkpoint of one shard: that is how the Trainer finds the file on resuming
+        with safe_open(weights, framework="pt") as file:
+            weight_map = dict.fromkeys(file.keys(), BRANCH_FILE)
+        index = {"metadata": {"total_size": weights.stat().st_size}, "weight_map": weight_map}
+        (folder / SAFE_WEIGHTS_INDEX_NAME).write_text(json.dumps(index, indent=2))
+        (folder / CONFIG_NAME).unlink(missing_ok=True)  # without it the folder does not pass for a model
+        os.replace(weights, folder / BRANCH_FILE)
+
+
+def last_checkpoint(output_dir: str | Path) -> str | None:
+    """
+    The newest complete checkpoint of a run with a [`BranchCheckpointCallback`], for `resume_from_checkpoint`.
+
+    Args:
+        output_dir (`str` or `Path`): that of the run.
+
+    Returns:
+        `str`, or `None` where there is none yet. A checkpoint that the run was killed in is passed over.
+    """
+    complete = [path.parent for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*/{BRANCH_FILE}")]
+    return max(map(str, complete), key=lambda folder: int(folder.rpartition("-")[2]), default=None)

@@ -1,0 +1,299 @@
+"""Chat messages -> batches to train on: the loss is on the answers alone."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers.utils import logging
+
+from ..chat_templates import load_chat_template
+from ..media import Video, load_image
+from ..processing_video_llama import SOURCE_KEYS, EncodedMedia, VideoLlamaProcessor, block_kind, block_source
+from ..video_processing_video_llama import SAMPLING_OPTIONS
+from .augmentation import random_crop
+
+
+__all__ = ["VideoLlamaDataCollator"]
+
+logger = logging.get_logger(__name__)
+
+IGNORE_INDEX = -100  # of the library's losses
+CAPTION_END = "###"  # the original's end symbol of pre-training, whatever the language model
+
+# Arguments of the model that a row can have, and the mask of their steps for those that are padded
+STEP_MASKS = {
+    "pixel_values": None,
+    "image_frame_features": None,
+    "pixel_values_videos": "video_frame_mask",
+    "video_frame_features": "video_frame_mask",
+    "input_features": "audio_clip_mask",
+    "audio_pixel_values": "audio_clip_mask",
+    "audio_clip_features": "audio_clip_mask",
+}
+# Of these, at most one may be in a batch
+ALTERNATIVES = (
+    ("pixel_values", "image_frame_features"),
+    ("pixel_values_videos", "video_frame_features"),
+    ("input_features", "audio_pixel_values", "audio_clip_features"),
+)
+
+
+class VideoLlamaDataCollator:
+    """
+    Makes a batch of rows `{"messages": [...]}`, conversations as [`~VideoLlamaProcessor.apply_chat_template`] takes
+    them. A row that cannot be used, such as one whose file is damaged, is left out of its batch and logged with the
+    reason; after `max_unreadable` of them training stops. Rows of an [`AugmentedDataset`] get the random frames and
+    the random crop of training, others the frames of inference.
+
+    Every batch runs every branch of `branches`, which training with sharded parameters needs: a batch that has no
+    item for one gets a further row, of a blank item, that has no loss.
+
+    Args:
+        processor ([`VideoLlamaProcessor`])
+        text (`str`, defaults to "chat"): "chat": the conversation in `chat_template`, and the loss on all that the
+            template marks as answers; "caption": items, a prompt if there is one, and a caption, on which the loss is.
+        chat_template (`str`, *optional*): of "chat"; by default the processor's own.
+        frames_as_sound (`bool`, defaults to `False`): Whether frames stand in for sound: images and videos take the
+            places of sounds, and go through ImageBind's vision trunk. This is how the audio branch is trained.
+        load_audio_from_video (`bool`, defaults to `False`): Whether the sound of videos is heard, too.
+        add_timestamps (`bool`, defaults to `False`): Whether the sentence about the times of frames is written, which
+            the original leaves out in training.
+        branches (`Sequence[str]`, defaults to `("video",)`): "video", "audio": what runs in every batch.
+        max_length (`int`, *optional*): Tokens of a row; what is longer is cut at its end.
+        max_unreadable (`int`, defaults to 100): Rows that may be left out. Processes that load data for one training
+            process count together, training processes apart.
+
+    Raises:
+        ValueError: on a call, when more than `max_unreadable` rows were left out; the message has the last reason.
+    """
+
+    def __init__(
+        self,
+        processor: VideoLlamaProcessor,
+        *,
+        text: Literal["chat", "caption"] = "chat",
+        chat_template: str | None = None,
+        frames_as_sound: bool = False,
+        load_audio_from_video: bool = False,
+        add_timestamps: bool = False,
+        branches: Sequence[Literal["video", "audio"]] = ("video",),
+        max_length: int | None = None,
+        max_unreadable: int = 100,
+    ):
+        if text not in ("chat", "caption"):
+            raise ValueError(f'text must be "chat" or "caption", got {text!r}')
+        if unknown := set(branches) - {"video", "audio"}:
+            raise ValueError(f'branches can be "video" and "audio", got {sorted(unknown)}')
+        self.processor = processor
+        self.text = text
+        self.chat_template = chat_template
+        self.frames_as_sound = frames_as_sound
+        self.load_audio_from_video = load_audio_from_video
+        self.add_timestamps = add_timestamps
+        self.branches = tuple(branches)
+        self.max_length = max_length
+        self.max_unreadable = max_unreadable
+        self._unreadable = torch.zeros((), dtype=torch.long).share_memory_()  # one count for all workers
+
+    def __call__(self, examples: Sequence[Mapping]) -> dict[str, torch.Tensor]:
+        """
+        Args:
+            examples (`Sequence[Mapping]`): rows with `messages`, and `augmentation_seed` (`int`) where frames and crop
+                are to be drawn.
+
+        Returns:
+            `dict`: `input_ids`, `attention_mask`, `labels` (B, S), padded on the right, int64, -100 where there is no
+            loss, and the arguments of the model for the items of all rows, in their order.
+        """
+        rows = []
+        for example in examples:
+            try:
+                rows.append(self.encode(example))
+            except ValueError as error:  # MediaError is one
+                self._leave_out(example, error)
+        rows.extend(self._blank_row(branch) for branch in self.branches if not _runs(branch, rows))
+        return self._batch(rows)
+
+    def encode(self, example: Mapping) -> dict[str, torch.Tensor]:
+        """
+        Encodes one row.
+
+        Returns:
+            `dict`: `input_ids`, `labels` (S,), int64, and the row's items as arguments of the model.
+
+        Raises:
+            MediaError (a `ValueError`): for an item that cannot be read.
+            ValueError: for a conversation without an answer, or whose items reach beyond `max_length`.
+        """
+        messages = self._open(example)
+        inputs = self._encode_caption(messages) if self.text == "caption" else self._encode_chat(messages)
+        row = {name: inputs[name] for name in ("input_ids", "labels")}
+        row |= {
+            name: inputs[name] for argument, mask in STEP_MASKS.items() for name in (argument, mask) if name in inputs
+        }
+        self._cut(row)
+        if not (row["labels"] != IGNORE_INDEX).any():
+            raise ValueError("the conversation has no answer to learn from within max_length")
+        return row
+
+    def _encode_chat(self, messages: list[dict]) -> dict[str, Any]:
+        inputs = self._apply_template(messages, self.chat_template, return_assistant_tokens_mask=True)
+        (input_ids,), (answered,) = inputs["input_ids"], inputs["assistant_masks"].bool()
+        return {**inputs, "input_ids": input_ids, "labels": input_ids.masked_fill(~answered, IGNORE_INDEX)}
+
+    def _encode_caption(self, messages: list[dict]) -> dict[str, Any]:
+        """The caption is tokenised apart from what stands in front of it, as in the original."""
+        if [message["role"] for message in messages] != ["user", "assistant"]:
+            raise ValueError(
+                f"expected a user's message with an item and a caption as answer, got messages of "
+                f"{[message['role'] for message in messages]}"
+            )
+        inputs = self._apply_template(messages[:1], load_chat_template("caption"))
+        content = messages[1]["content"]
+        caption = content if isinstance(content, str) else "".join(block["text"] for block in content)
+        caption_ids = self.processor.tokenizer(
+            caption.strip() + CAPTION_END, add_special_tokens=False, return_tensors="pt"
+        )["input_ids"][0]
+        prompt_ids = inputs["input_ids"][0]
+        return {
+            **inputs,
+            "input_ids": torch.cat((prompt_ids, caption_ids)),
+            "labels": torch.cat((torch.full_like(prompt_ids, IGNORE_INDEX), caption_ids)),
+        }
+
+    def _apply_template(self, messages: list[dict], chat_template: str | None, **kwargs) -> Any:
+        return self.processor.apply_chat_template(
+            messages,
+            chat_template,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            load_audio_from_video=self.load_audio_from_video,
+            add_timestamps=self.add_timestamps,
+            processor_kwargs={"frames_as_sound": True} if self.frames_as_sound else None,
+            **kwargs,
+        )
+
+    def _open(self, example: Mapping) -> list[dict]:
+        """The conversation with its images and videos opened, and augmented where the row says so."""
+        if "messages" not in example:
+            raise ValueError(f"a row must have the column 'messages', got {sorted(example)}")
+        seed = example.get("augmentation_seed")
+        draw = None if seed is None else np.random.default_rng(seed)
+        opened = []
+        for message in example["messages"]:
+            content = message["content"]
+            if not isinstance(content, str):
+                content = [self._open_block(block, draw) for block in content]
+            opened.append({**message, "content": content})
+        return opened
+
+    def _open_block(self, block: Mapping, draw: np.random.Generator | None) -> dict:
+        block = {key: value for key, value in block.items() if value is not None}
+        kind = block_kind(block)
+        source = block_source(block) if kind in ("image", "video") else None
+        if source is None:
+            return block
+        if not isinstance(source, EncodedMedia):
+            if kind == "image" and not self.frames_as_sound:
+                source = self._open_image(source, draw)
+            else:
+                source = self._open_video([load_image(source)] if kind == "image" else source, block, draw)
+        kind = "video" if self.frames_as_sound else kind
+        return {**{k: v for k, v in block.items() if k not in SOURCE_KEYS[kind]}, "type": kind, kind: source}
+
+    def _open_image(self, source: Any, draw: np.random.Generator | None):
+        image = load_image(source)
+        size = self.processor.image_processor.size
+        return image if draw is None else random_crop(image, (size["height"], size["width"]), draw)
+
+    def _open_video(self, source: Any, block: Mapping, draw: np.random.Generator | None) -> Video:
+        options = {name: block[name] for name in (*SAMPLING_OPTIONS, "video_metadata") if name in block}
+        if draw is not None and "fps" not in options:
+            options = {"sampling": "headtail", **options}
+        (video,) = self.processor.video_processor.open_videos([source], generator=draw, **options)
+        if draw is None:
+            return video
+        frames = torch.from_numpy(video.frames).permute(0, 3, 1, 2)
+        cropped = random_crop(frames, frames.shape[2:], draw)
+        return dataclasses.replace(video, frames=cropped.permute(0, 2, 3, 1).numpy())
+
+    def _cut(self, row: dict[str, torch.Tensor]) -> None:
+        """Cuts a row at `max_length`, if none of its items stands beyond."""
+        if self.max_length is None or len(row["input_ids"]) <= self.max_length:
+            return
+        beyond = row["input_ids"][self.max_length :]
+        placeholders = torch.tensor([getattr(self.processor, f"{kind}_token_id") for kind in SOURCE_KEYS])
+        if torch.isin(beyond, placeholders).any():
+            raise ValueError(
+                f"the conversation has {len(row['input_ids'])} tokens, and items beyond max_length={self.max_length}"
+            )
+        row |= {name: row[name][: self.max_length] for name in ("input_ids", "labels")}
+
+    def _leave_out(self, example: Mapping, error: ValueError) -> None:
+        self._unreadable += 1
+        count = int(self._unreadable)
+        logger.warning(f"left out a sample ({count} so far, at most {self.max_unreadable}): {error}")
+        if count > self.max_unreadable:
+            raise ValueError(
+                f"{count} samples could not be used, more than max_unreadable={self.max_unreadable}; the last one: "
+                f"{error}"
+            ) from error
+
+    def _blank_row(self, branch: str) -> dict[str, torch.Tensor]:
+        """A blank item of one step for a branch, and no loss."""
+        processor = self.processor
+        count = processor.num_video_tokens if branch == "video" else processor.num_audio_tokens
+        ids = [getattr(processor, f"{branch}_token_id")] * count
+        if processor.tokenizer.bos_token_id is not None:
+            ids = [processor.tokenizer.bos_token_id, *ids]
+        row = {"input_ids": torch.tensor(ids), "labels": torch.full((len(ids),), IGNORE_INDEX)}
+        if branch == "audio" and not self.frames_as_sound:
+            extractor = processor.feature_extractor
+            name, item = "input_features", torch.zeros(1, 1, extractor.feature_size, extractor.num_mel_frames)
+        else:
+            size = processor.video_processor.size
+            name = "pixel_values_videos" if branch == "video" else "audio_pixel_values"
+            item = torch.zeros(1, 1, 3, size["height"], size["width"])
+        return {**row, name: item, str(STEP_MASKS[name]): torch.ones(1, 1, dtype=torch.bool)}
+
+    def _batch(self, rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        padding = {"input_ids": self.processor.tokenizer.pad_token_id, "labels": IGNORE_INDEX, "attention_mask": 0}
+        rows = [{**row, "attention_mask": torch.ones_like(row["input_ids"])} for row in rows]
+        batch = {
+            name: pad_sequence([row[name] for row in rows], batch_first=True, padding_value=value)
+            for name, value in padding.items()
+        }
+        for names in ALTERNATIVES:
+            present = [name for name in names if any(name in row for row in rows)]
+            if len(present) > 1:
+                raise ValueError(
+                    f"a batch has {' and '.join(present)}, which exclude each other; train on rows that are all "
+                    "encoded before or all read from files, and whose sounds are all real or all frames"
+                )
+            for name in present:
+                batch |= _join_items(rows, name, STEP_MASKS[name])
+        return batch
+
+
+def _runs(branch: str, rows: Sequence[Mapping]) -> bool:
+    """Whether some row has an item for the branch; images are videos of one frame."""
+    groups = ALTERNATIVES[:2] if branch == "video" else ALTERNATIVES[2:]
+    return any(name in row for row in rows for group in groups for name in group)
+
+
+def _join_items(rows: Sequence[Mapping], name: str, mask_name: str | None) -> dict[str, torch.Tensor]:
+    """Items (items, T, ...) of the rows -> one tensor of all, padded to the longest T, and the mask of real steps"""
+    rows = [row for row in rows if name in row]
+    if mask_name is None:
+        return {name: torch.cat([row[name] for row in rows])}
+    longest = max(row[name].shape[1] for row in rows)
+    joined = {}
+    for key in (name, mask_name):
+        items = [row[key] for row in rows]
+        padding = [item.new_zeros(len(item), longest - item.shape[1], *item.shape[2:]) for item in items]
+        joined[key] = torch.cat([torch.cat(pair, dim=1) for pair in zip(items, padding, strict=True)])
+    return joined

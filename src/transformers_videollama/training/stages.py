@@ -1,0 +1,168 @@
+"""The four stages in which Video-LLaMA is trained, as data, and what applies them."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from transformers import TrainingArguments
+
+from ..chat_templates import load_chat_template
+from ..modeling_video_llama import VideoLlamaForConditionalGeneration
+from ..processing_video_llama import VideoLlamaProcessor
+from .collator import VideoLlamaDataCollator
+
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+__all__ = ["STAGES", "TrainingStage", "prepare_for_stage"]
+
+WARMUP_START = 1e-6  # learning rate that the warm-up of every stage starts from
+WEIGHT_DECAY = 0.05
+
+
+@dataclass(frozen=True)
+class TrainingStage:
+    """
+    One stage of the recipe of Video-LLaMA (arXiv 2306.02858, and the settings of its code). The vision tower, the
+    image Q-Former, ImageBind and the language model are frozen in every stage.
+
+    Attributes:
+        name (`str`): its key in [`STAGES`].
+        branch (`str`): what trains: "video" (Video Q-Former with its queries, frame positions and projection) or
+            "audio" (the same parts of the audio branch, on frames instead of sound).
+        text (`str`): "caption" (loss on captions) or "chat" (loss on the answers of conversations).
+        learning_rate, min_learning_rate (`float`): where the warm-up ends, and the cosine behind it.
+        warmup_steps, max_steps (`int`)
+        per_device_train_batch_size (`int`): the original trained on 8 GPUs.
+    """
+
+    name: str
+    branch: Literal["video", "audio"]
+    text: Literal["caption", "chat"]
+    learning_rate: float
+    min_learning_rate: float
+    warmup_steps: int
+    max_steps: int
+    per_device_train_batch_size: int
+
+    @property
+    def module(self) -> str:
+        """Name of the module of [`VideoLlamaModel`] that trains."""
+        return f"{self.branch}_resampler"
+
+    def training_arguments(self, output_dir: str, **overrides: Any) -> TrainingArguments:
+        """
+        Arguments of the library's `Trainer` for this stage: AdamW, linear warm-up, cosine to the minimum.
+
+        Args:
+            output_dir (`str`)
+            overrides: any argument of `TrainingArguments`. The warm-up keeps its share of the steps and the minimum
+                its share of the learning rate when those are overridden.
+
+        Returns:
+            `TrainingArguments`
+        """
+        learning_rate = overrides.get("learning_rate", self.learning_rate)
+        defaults: dict[str, Any] = {
+            "learning_rate": learning_rate,
+            "lr_scheduler_type": "cosine_warmup_with_min_lr",
+            "lr_scheduler_kwargs": {
+                "min_lr_rate": self.min_learning_rate / self.learning_rate,
+                "warmup_lr_rate": min(WARMUP_START / learning_rate, 1.0),
+            },
+            "warmup_steps": self.warmup_steps / self.max_steps,
+            "max_steps": -1 if "num_train_epochs" in overrides else self.max_steps,
+            "per_device_train_batch_size": self.per_device_train_batch_size,
+            "weight_decay": WEIGHT_DECAY,
+            "adam_beta1": 0.9,
+            "adam_beta2": 0.999,
+            "dataloader_num_workers": 4,
+            "remove_unused_columns": False,
+            # Every batch runs the branch that trains (VideoLlamaDataCollator)
+            "ddp_find_unused_parameters": False,
+        }
+        return TrainingArguments(output_dir=output_dir, **{**defaults, **overrides})
+
+    def collator(self, processor: VideoLlamaProcessor, **overrides: Any) -> VideoLlamaDataCollator:
+        """
+        The collator of this stage: its text, and frames in the stead of sound for the audio branch.
+
+        Args:
+            processor ([`VideoLlamaProcessor`])
+            overrides: any argument of [`VideoLlamaDataCollator`].
+        """
+        before_llama_2 = self.text == "chat" and processor.stop_string is not None
+        defaults: dict[str, Any] = {
+            "text": self.text,
+            "chat_template": load_chat_template("vicuna-training") if before_llama_2 else None,
+            "frames_as_sound": self.branch == "audio",
+            "branches": (self.branch,),
+        }
+        return VideoLlamaDataCollator(processor, **{**defaults, **overrides})
+
+    def lora_config(self, **overrides: Any) -> "LoraConfig":
+        """
+        LoRA on the attention of the language model, together with the branch of this stage, trained as a whole.
+
+        Args:
+            overrides: any argument of `peft.LoraConfig`, such as `r`.
+
+        Raises:
+            ImportError: where peft is not installed.
+        """
+        try:
+            from peft import LoraConfig
+        except ImportError as error:
+            raise ImportError("LoRA needs peft: pip install 'transformers-videollama[train]'") from error
+        defaults: dict[str, Any] = {
+            "r": 16,
+            "lora_alpha": 32,
+            "lora_dropout": 0.05,
+            "target_modules": r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj)",
+            "modules_to_save": [self.module],
+            "task_type": "CAUSAL_LM",
+        }
+        return LoraConfig(**{**defaults, **overrides})
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        #             name, branch, text, learning rate, minimum, warm-up, steps, batch
+        TrainingStage("vl1", "video", "caption", 1e-4, 8e-5, 2500, 12_500, 32),
+        TrainingStage("vl2", "video", "chat", 3e-5, 1e-5, 1000, 3000, 4),
+        TrainingStage("al1", "audio", "caption", 1e-4, 8e-5, 5000, 25_000, 32),
+        TrainingStage("al2", "audio", "chat", 3e-5, 1e-5, 400, 3000, 4),
+    )
+}
+
+
+def prepare_for_stage(model: VideoLlamaForConditionalGeneration, stage: TrainingStage) -> list[str]:
+    """
+    Freezes all of the model but the branch of a stage, which is kept in float32: steps as small as a fine-tuning's
+    are lost in the rounding of shorter types.
+
+    Args:
+        model ([`VideoLlamaForConditionalGeneration`]): changed in place.
+        stage ([`TrainingStage`])
+
+    Returns:
+        `list[str]`: names of the parameters that train.
+
+    Raises:
+        ValueError: where the model lacks what the stage needs.
+    """
+    branch = getattr(model.model, stage.module)
+    if branch is None:
+        raise ValueError(
+            f"stage {stage.name} trains the audio branch, which this checkpoint does not have "
+            "(config.audio_config is None); convert the original with its imagebind_huge.pth"
+        )
+    if stage.branch == "audio" and model.model.audio_vision_tower is None:
+        raise ValueError(
+            f"stage {stage.name} puts frames through ImageBind's vision trunk, which this checkpoint does not have "
+            "(config.audio_vision_config is None); convert the original with --with-imagebind-vision"
+        )
+    model.requires_grad_(False)
+    branch.float().requires_grad_(True)
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]

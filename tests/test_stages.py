@@ -1,0 +1,153 @@
+"""What each stage trains, with the library's Trainer, and with what settings."""
+
+import math
+
+import pytest
+import torch
+from transformers import AutoModelForMultimodalLM, Trainer, VideoLlamaForConditionalGeneration
+
+from transformers_videollama import VideoLlamaConfig
+from transformers_videollama.training import STAGES, prepare_for_stage
+
+
+# Batch per GPU, steps, warm-up, learning rates: the table of the original's settings
+RECIPE = {
+    "vl1": ("video", 1e-4, 8e-5, 2500, 5 * 2500, 32),
+    "vl2": ("video", 3e-5, 1e-5, 1000, 3 * 1000, 4),
+    "al1": ("audio", 1e-4, 8e-5, 5000, 5 * 5000, 32),
+    "al2": ("audio", 3e-5, 1e-5, 400, 3 * 1000, 4),
+}
+# What the original trains: Q-Former, queries, positions, projection
+TRAINED_PARTS = {"position_embedding.weight", "query_tokens", "projection.weight", "projection.bias"}
+
+
+def row(answer: str) -> dict:
+    frames = torch.randint(0, 255, (2, 224, 224, 3), dtype=torch.uint8).numpy()
+    content = [{"type": "video", "video": frames}]
+    return {"messages": [{"role": "user", "content": content}, {"role": "assistant", "content": answer}]}
+
+
+@pytest.fixture
+def fresh_model(checkpoint):
+    return AutoModelForMultimodalLM.from_pretrained(checkpoint)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_recipe(name, tmp_path):
+    stage = STAGES[name]
+    branch, learning_rate, minimum, warmup, steps, batch = RECIPE[name]
+    args = stage.training_arguments(str(tmp_path), use_cpu=True)
+    assert stage.branch == branch
+    assert (args.learning_rate, args.per_device_train_batch_size, args.max_steps) == (learning_rate, batch, steps)
+    assert args.get_warmup_steps(steps) == warmup
+    assert args.weight_decay == 0.05
+    assert (args.adam_beta1, args.adam_beta2) == (0.9, 0.999)
+    assert math.isclose(args.lr_scheduler_kwargs["min_lr_rate"] * learning_rate, minimum)
+    assert math.isclose(args.lr_scheduler_kwargs["warmup_lr_rate"] * learning_rate, 1e-6)
+
+
+def test_overrides_keep_the_shape_of_the_schedule(tmp_path):
+    args = STAGES["vl1"].training_arguments(str(tmp_path), use_cpu=True, max_steps=100, learning_rate=1e-3)
+    assert args.get_warmup_steps(100) == 20
+    assert math.isclose(args.lr_scheduler_kwargs["min_lr_rate"] * 1e-3, 8e-4)
+    assert math.isclose(args.lr_scheduler_kwargs["warmup_lr_rate"] * 1e-3, 1e-6)
+    assert STAGES["vl1"].training_arguments(str(tmp_path), use_cpu=True, num_train_epochs=2).max_steps == -1
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_exactly_the_branch_trains(fresh_model, processor, name, tmp_path):
+    """Gradients reach every parameter of the branch and no other; the others stay the same bit for bit."""
+    stage, model = STAGES[name], fresh_model
+    trained = set(prepare_for_stage(model, stage))
+    prefix = f"model.{stage.branch}_resampler."
+    parts = {parameter.removeprefix(prefix) for parameter in trained}
+    assert {part for part in parts if not part.startswith("qformer.")} == TRAINED_PARTS
+    assert trained == {parameter for parameter, _ in model.named_parameters() if parameter.startswith(prefix)}
+    before = {parameter: value.clone() for parameter, value in model.state_dict().items()}
+
+    args = stage.training_arguments(
+        str(tmp_path),
+        max_steps=5,
+        learning_rate=1e-3,
+        per_device_train_batch_size=2,
+        dataloader_num_workers=0,
+        save_strategy="no",
+        report_to="none",
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    rows = [row(answer) for answer in ("one", "two balls", "three red balls", "four")]
+    gradients = set()
+
+    class Watched(Trainer):
+        def training_step(self, *arguments, **options):
+            loss = super().training_step(*arguments, **options)
+            gradients.update(n for n, p in self.model.named_parameters() if p.grad is not None and p.grad.any())
+            assert all(p.grad is None for n, p in self.model.named_parameters() if n not in trained)
+            return loss
+
+    Watched(model=model, args=args, train_dataset=rows, data_collator=stage.collator(processor)).train()
+    # Keys have no influence through their bias: attention weights do not change when all of them shift alike
+    assert trained - gradients <= {parameter for parameter in trained if parameter.endswith(".key.bias")}
+    changed = {
+        parameter for parameter, value in model.state_dict().items() if not torch.equal(value, before[parameter])
+    }
+    assert changed <= trained
+    assert trained - changed <= {parameter for parameter in trained if parameter.endswith(".bias")}
+
+
+def test_frozen_parts_have_no_dropout(fresh_model):
+    """The original keeps frozen encoders in evaluation mode; the language model's checkpointing needs the other."""
+    for stage in (STAGES["vl1"], STAGES["al1"]):
+        prepare_for_stage(fresh_model, stage)
+        fresh_model.train()
+        modes = {name: part.training for name, part in fresh_model.model.named_children()}
+        assert {name for name, training in modes.items() if training} == {stage.module, "language_model"}
+        assert not any(module.training for module in fresh_model.model.vision_tower.modules())
+    fresh_model.requires_grad_(True).train()
+    assert all(part.training for part in fresh_model.model.children())
+
+
+def test_branch_is_trained_in_float32(checkpoint, processor):
+    model = AutoModelForMultimodalLM.from_pretrained(checkpoint, dtype=torch.bfloat16)
+    prepare_for_stage(model, STAGES["vl2"])
+    assert {p.dtype for n, p in model.named_parameters() if p.requires_grad} == {torch.float32}
+    assert {p.dtype for n, p in model.named_parameters() if not p.requires_grad} == {torch.bfloat16}
+    batch = STAGES["vl2"].collator(processor)([row("one")])
+    loss = model(**batch).loss
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert model.model.video_resampler.query_tokens.grad.dtype == torch.float32
+
+
+def test_frozen_encoders_stay_out_of_autograd(fresh_model):
+    """Adapters with checkpointing make the outputs of all embeddings require gradients."""
+    prepare_for_stage(fresh_model, STAGES["vl1"])
+    fresh_model.enable_input_require_grads()
+    frames = torch.zeros(1, 3, 224, 224)
+    assert not fresh_model.model.get_frame_features(frames).requires_grad
+    assert fresh_model.model.get_frame_features(frames.requires_grad_()).requires_grad
+    fresh_model.requires_grad_(True)
+    assert fresh_model.model.get_frame_features(torch.zeros(1, 3, 224, 224)).requires_grad
+
+
+def test_stages_follow_the_prompt_style(processors):
+    """Before LLaMA-2, the text of instruction tuning was not that of inference."""
+    templates = {style: STAGES["vl2"].collator(processor).chat_template for style, processor in processors.items()}
+    assert templates["llama-2"] is None
+    assert "Human: " in templates["vicuna"]
+    assert [STAGES[name].collator(processors["vicuna"]).text for name in STAGES] == ["caption", "chat"] * 2
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [("audio_config", "does not have .*audio_config is None"), ("audio_vision_config", "with-imagebind-vision")],
+)
+def test_stages_of_the_audio_branch_need_its_parts(checkpoint, missing, message):
+    config = VideoLlamaConfig.from_pretrained(checkpoint)
+    config.audio_vision_config = None
+    setattr(config, missing, None)
+    with torch.device("meta"):
+        model = VideoLlamaForConditionalGeneration(config)
+    with pytest.raises(ValueError, match=f"stage al1 .*{message}"):
+        prepare_for_stage(model, STAGES["al1"])
