@@ -169,7 +169,8 @@ def test_transition_scores(model):
     for options in ({}, {"num_beams": 2}):
         outputs = model.generate(**inputs, **options, do_sample=False, max_new_tokens=3)
         beams = getattr(outputs, "beam_indices", None)
-        scores = model.compute_transition_scores(outputs.sequences, outputs.scores, beams, normalize_logits=not options)
+        arguments = (outputs.sequences, outputs.scores, beams)
+        scores = model.compute_transition_scores(*arguments, normalize_logits=not options)
         total = scores.sum() / (outputs.sequences.shape[1] - 3)
         if options:
             torch.testing.assert_close(total, outputs.sequences_scores[0], atol=1e-4, rtol=0)

@@ -1,4 +1,4 @@
-"""The `videollama` command: ask about files, or talk about them."""
+"""The `videollama` command: ask about files, talk about them, or prepare data for training."""
 
 import argparse
 import json
@@ -19,6 +19,7 @@ EPILOG = """examples:
   videollama ask clip.mp4 "What is happening?" --model ./Video-LLaMA-2-7B-Finetuned
   videollama ask before.jpg after.jpg "What has changed?" --model ./Video-LLaMA-2-7B-Finetuned --quantize 4bit
   videollama chat clip.mp4 --start 60 --end 90 --model ./Video-LLaMA-2-7B-Finetuned
+  videollama precompute webvid.csv features/ --format webvid --model ./Video-LLaMA-2-7B-Pretrained
 """
 
 
@@ -37,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.command == "ask" and len(args.inputs) + len(args.image) < 2:
         parser.error('ask takes files and a question, as in: videollama ask clip.mp4 "What is happening?"')
     try:
+        if args.command == "precompute":
+            _precompute(args)
+            return 0
         conversation = _Conversation(args)
         if args.command == "ask":
             conversation.ask(args.inputs[-1])
@@ -63,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("inputs", nargs="*", metavar="FILE", help="videos, images or sounds (paths or URLs)")
     for command in (ask, chat):
         _add_options(command)
+    _add_precompute_options(commands.add_parser("precompute", help="compute features of a dataset, to train from"))
     return parser
 
 
@@ -80,6 +85,37 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="(default: the model's)")
     add("--quantize", choices=("4bit", "8bit"), help="quantise the language model while loading (needs bitsandbytes)")
     add("--json", action="store_true", help="print one JSON object for each answer instead of streaming it")
+
+
+def _add_precompute_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("data", metavar="DATA", help="file of a dataset")
+    add("folder", metavar="OUT", help="folder for the features; one that is not complete is continued")
+    add("--model", required=True, help="folder of a converted checkpoint, or its id on the Hub")
+    add("--format", default="messages", help="of DATA: %(default)s, webvid, llava-cc3m, minigpt-4, ...")
+    add("--media-dir", metavar="DIR", help="folder that paths of media start from (default: that of DATA)")
+    add("--branch", choices=("video", "audio"), default="video", help="branch to be trained (default: %(default)s)")
+    add("--batch-size", type=int, default=64, metavar="N", help="frames encoded at once (default: %(default)s)")
+    add("--shard-size", type=int, default=256, metavar="N", help="rows of one file (default: %(default)s)")
+    add("--processes", type=int, default=1, metavar="N", help="(default: %(default)s; process i uses GPU i)")
+    add("--device", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
+    add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="(default: %(default)s)")
+    add(
+        "--max-unreadable", type=int, default=100, metavar="N", help="rows that may be left out (default: %(default)s)"
+    )
+
+
+def _precompute(args: argparse.Namespace) -> None:
+    from .precompute import precompute
+
+    cache = precompute(**{name: value for name, value in vars(args).items() if name != "command"})
+    left_out = cache.unreadable()
+    print(  # noqa: T201 (the answer)
+        f"{cache.folder}: features of {cache.num_rows - len(left_out)} rows in {cache.num_shards} files, "
+        f"{len(left_out)} rows left out"
+    )
+    for row, reason in left_out.items():
+        print(f"row {row}: {reason}")  # noqa: T201
 
 
 class _Conversation:

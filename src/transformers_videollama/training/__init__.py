@@ -8,18 +8,27 @@ from .augmentation import AugmentedDataset, EpochCallback
 from .branches import load_branch, save_branch
 from .callbacks import BranchCheckpointCallback, last_checkpoint
 from .collator import VideoLlamaDataCollator
+from .datasets import DATASET_FORMATS, DatasetError, load_messages, mix
+from .feature_cache import FeatureCacheError, FeatureDataset, load_features
 from .stages import STAGES, TrainingStage, prepare_for_stage
 
 
 __all__ = [
+    "DATASET_FORMATS",
     "STAGES",
     "AugmentedDataset",
     "BranchCheckpointCallback",
+    "DatasetError",
     "EpochCallback",
+    "FeatureCacheError",
+    "FeatureDataset",
     "TrainingStage",
     "VideoLlamaDataCollator",
     "last_checkpoint",
     "load_branch",
+    "load_features",
+    "load_messages",
+    "mix",
     "prepare_for_stage",
     "save_branch",
 ]

@@ -31,17 +31,17 @@ class AugmentedDataset(Dataset):
     def __init__(self, dataset, seed: int = 0):
         self.dataset = dataset
         self.seed = seed
-        self.epoch = 0
+        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()  # known to workers that outlive an epoch, too
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> dict:
-        seed = np.random.SeedSequence((self.seed, self.epoch, index)).generate_state(1, np.uint64)[0]
+        seed = np.random.SeedSequence((self.seed, int(self._epoch), index)).generate_state(1, np.uint64)[0]
         return {**self.dataset[index], "augmentation_seed": int(seed)}
 
     def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+        self._epoch.fill_(epoch)
 
 
 class EpochCallback(TrainerCallback):

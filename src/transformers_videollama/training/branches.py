@@ -1,11 +1,13 @@
 """What a stage has trained, as one small file: saved, loaded, and in the original's layout."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -23,19 +25,37 @@ def trained_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     The parameters that train, gathered where they are sharded over processes (then every process must call this).
 
     Returns:
-        `dict` from names to `torch.Tensor`s on the CPU.
+        `dict` from names to `torch.Tensor`s on the CPU, copies.
     """
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     state = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
+    with _whole(trained.values()):
+        for name, parameter in trained.items():
             tensor = parameter.detach()
-            state[name] = (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).cpu().contiguous()
+            tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+            state[name] = tensor.to("cpu", copy=True).contiguous()
     return state
+
+
+def is_sharded(model: torch.nn.Module) -> bool:
+    """Whether processes share the parameters out, with FSDP2 or DeepSpeed's ZeRO-3."""
+    return any(hasattr(parameter, "full_tensor") or hasattr(parameter, "ds_id") for parameter in model.parameters())
+
+
+def _whole(parameters: Iterable[torch.nn.Parameter], *, changed: bool = False) -> AbstractContextManager:
+    """DeepSpeed's ZeRO-3 keeps a share of every parameter elsewhere, and puts the whole in its place in here."""
+    shared_out = [parameter for parameter in parameters if hasattr(parameter, "ds_id")]
+    if not shared_out:
+        return nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters(shared_out, modifier_rank=0 if changed else None)
 
 
 def save_branch(model: VideoLlamaForConditionalGeneration, path: str | Path) -> None:
     """
-    Saves the parameters that train. The file appears complete or not at all.
+    Saves the parameters that train. The file appears complete or not at all. Where several processes train, all of
+    them must call this, and the first one writes.
 
     Args:
         model ([`VideoLlamaForConditionalGeneration`])
@@ -45,7 +65,9 @@ def save_branch(model: VideoLlamaForConditionalGeneration, path: str | Path) -> 
     Raises:
         ValueError: for another suffix, where nothing trains, or for a `.pth` where more than one branch trains.
     """
-    write_branch(trained_state(model), path)
+    state = trained_state(model)
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0:
+        write_branch(state, path)
 
 
 def write_branch(state: Mapping[str, torch.Tensor], path: str | Path) -> None:
@@ -85,16 +107,17 @@ def load_branch(model: VideoLlamaForConditionalGeneration, path: str | Path) -> 
     if unknown := state.keys() - parameters.keys():
         raise ValueError(f"{path}: the model has no {sorted(unknown)[:3]} ({len(unknown)} names in all)")
     for name, tensor in state.items():
-        if tensor.shape != parameters[name].shape:
+        shape = getattr(parameters[name], "ds_shape", parameters[name].shape)
+        if tensor.shape != shape:
             raise ValueError(
-                f"{path}: {name} has shape {tuple(tensor.shape)}, in the model {tuple(parameters[name].shape)}; it "
-                "was trained for a model of another size"
+                f"{path}: {name} has shape {tuple(tensor.shape)}, in the model {tuple(shape)}; it was trained for a "
+                "model of another size"
             )
     for module in BRANCH_MODULES:
         names = {name for name in parameters if name.startswith(f"model.{module}.")}
         if names & state.keys() and (missing := names - state.keys()):
             raise ValueError(f"{path}: holds a part of {module} only; {sorted(missing)[:3]} are missing")
-    with torch.no_grad():
+    with torch.no_grad(), _whole([parameters[name] for name in state], changed=True):
         for name, tensor in state.items():
             parameters[name].copy_(tensor)
     return sorted(state)

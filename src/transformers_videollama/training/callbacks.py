@@ -6,10 +6,11 @@ from pathlib import Path
 
 from safetensors import safe_open
 from transformers import TrainerCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from .branches import BRANCH_FILE, trained_state, write_branch
+from .branches import BRANCH_FILE, is_sharded, trained_state, write_branch
 
 
 __all__ = ["BranchCheckpointCallback", "last_checkpoint"]
@@ -22,10 +23,12 @@ class BranchCheckpointCallback(TrainerCallback):
     `from_pretrained` refuses it, since the frozen parts are not in it. `Trainer.save_model` saves the whole model as
     ever.
 
-    Under FSDP, the library also writes its own sharded copy of the model, which it resumes from.
+    Under FSDP and DeepSpeed's ZeRO-3, the library also writes its own sharded copy of the whole model, and resumes
+    from that.
 
     Raises:
-        ValueError: when training starts with a PEFT model, which saves only what trains by itself.
+        ValueError: when training starts with a PEFT model, which saves only what trains by itself, or with
+            `save_strategy="best"`.
     """
 
     def __init__(self):
@@ -34,6 +37,11 @@ class BranchCheckpointCallback(TrainerCallback):
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         if hasattr(model, "peft_config"):
             raise ValueError("PEFT saves adapters and modules_to_save alone already; leave this callback out")
+        if args.save_strategy == SaveStrategy.BEST:  # decided too late to leave the frozen parts out
+            raise ValueError(
+                'save_strategy="best" would save the whole model; use "steps" with load_best_model_at_end, which '
+                "keeps the best checkpoint, too"
+            )
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         if control.should_save:  # right after this event, so that nothing else is ever saved without its frozen parts
@@ -53,25 +61,26 @@ class BranchCheckpointCallback(TrainerCallback):
             model._keys_to_ignore_on_save, self._ignored_before = self._ignored_before, None
         folder = Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
         weights = folder / SAFE_WEIGHTS_NAME
-        is_sharded = any(hasattr(parameter, "full_tensor") for parameter in model.parameters())
-        trained = trained_state(model) if is_sharded else {}  # gathered by all processes
+        trained = trained_state(model) if is_sharded(model) else None  # gathered by all processes
         if not args.should_save:
             return
-        if is_sharded:
+        (folder / CONFIG_NAME).unlink(missing_ok=True)  # without it the folder does not pass for a model
+        if trained is not None:
             write_branch(trained, folder / BRANCH_FILE)
+            weights.unlink(missing_ok=True)
             return
         # A sharded checkpoint of one shard: that is how the Trainer finds the file on resuming
         with safe_open(weights, framework="pt") as file:
             weight_map = dict.fromkeys(file.keys(), BRANCH_FILE)
         index = {"metadata": {"total_size": weights.stat().st_size}, "weight_map": weight_map}
         (folder / SAFE_WEIGHTS_INDEX_NAME).write_text(json.dumps(index, indent=2))
-        (folder / CONFIG_NAME).unlink(missing_ok=True)  # without it the folder does not pass for a model
         os.replace(weights, folder / BRANCH_FILE)
 
 
 def last_checkpoint(output_dir: str | Path) -> str | None:
     """
-    The newest complete checkpoint of a run with a [`BranchCheckpointCallback`], for `resume_from_checkpoint`.
+    The newest complete checkpoint of a run, for `resume_from_checkpoint`: of a run with a
+    [`BranchCheckpointCallback`], or one with adapters.
 
     Args:
         output_dir (`str` or `Path`): that of the run.
@@ -79,5 +88,10 @@ def last_checkpoint(output_dir: str | Path) -> str | None:
     Returns:
         `str`, or `None` where there is none yet. A checkpoint that the run was killed in is passed over.
     """
-    complete = [path.parent for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*/{BRANCH_FILE}")]
+    complete = filter(_is_complete, Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"))
     return max(map(str, complete), key=lambda folder: int(folder.rpartition("-")[2]), default=None)
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    """The Trainer writes its own state last; where it has written the weights, the callback renames them then."""
+    return (checkpoint / TRAINER_STATE_NAME).exists() and not (checkpoint / SAFE_WEIGHTS_NAME).exists()

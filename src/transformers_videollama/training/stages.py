@@ -68,7 +68,7 @@ class TrainingStage:
             "lr_scheduler_type": "cosine_warmup_with_min_lr",
             "lr_scheduler_kwargs": {
                 "min_lr_rate": self.min_learning_rate / self.learning_rate,
-                "warmup_lr_rate": min(WARMUP_START / learning_rate, 1.0),
+                "warmup_lr_rate": WARMUP_START / max(learning_rate, WARMUP_START),
             },
             "warmup_steps": self.warmup_steps / self.max_steps,
             "max_steps": -1 if "num_train_epochs" in overrides else self.max_steps,

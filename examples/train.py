@@ -1,0 +1,128 @@
+"""
+Trains one stage of Video-LLaMA with the library's `Trainer`: the recipe's arguments, unless others are given.
+
+python examples/train.py --model Video-LLaMA-2-7B --stage vl2 --data chats.jsonl --media-dir videos --bf16
+accelerate launch --config_file examples/accelerate/ddp.yaml examples/train.py --model Video-LLaMA-2-7B --stage vl2 ...
+python examples/train.py ... --branch-from runs/vl1/branch.safetensors --lora --load-in-4bit --gradient_checkpointing
+python examples/train.py ... --resume
+
+The smallest that works on a CPU, behind `make demo`, which leaves a tiny checkpoint and a clip:
+
+echo '[{"messages": [{"role": "user", "content": [{"type": "video", "path": "clip.mp4"}]},
+                     {"role": "assistant", "content": "A ball swings."}]}]' > demo/chats.json
+python examples/train.py --model demo/tiny-video-llama --stage vl2 --data demo/chats.json --max_steps 3 --use_cpu
+
+What comes out lies in `--output_dir`, `runs/STAGE` by default: checkpoints, and `branch.safetensors` or the adapter.
+"""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import torch
+from peft import get_peft_model
+from transformers import (
+    AutoModelForMultimodalLM,
+    AutoProcessor,
+    BitsAndBytesConfig,
+    HfArgumentParser,
+    Trainer,
+    TrainingArguments,
+)
+
+from transformers_videollama.training import (
+    STAGES,
+    AugmentedDataset,
+    BranchCheckpointCallback,
+    EpochCallback,
+    last_checkpoint,
+    load_branch,
+    load_features,
+    load_messages,
+    prepare_for_stage,
+    save_branch,
+)
+from transformers_videollama.training.branches import trained_state
+
+
+DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # of what is frozen
+# All but the language model keeps its type: small beside it, and sensitive
+NOT_IN_4BIT = ("vision_tower", "qformer", "video_resampler", "audio_tower", "audio_vision_tower", "audio_resampler")
+
+
+def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
+    """The options of this script, and those of `TrainingArguments` that were given."""
+    parser = HfArgumentParser(
+        TrainingArguments, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = [field.name for field in dataclasses.fields(TrainingArguments) if field.init]
+    parser.set_defaults(**dict.fromkeys(names))
+    options = parser.add_argument_group("options of this script")
+    options.add_argument("--model", required=True, help="a converted checkpoint")
+    options.add_argument("--stage", required=True, choices=STAGES, help="of the recipe")
+    source = options.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", help="a file that load_messages reads")
+    source.add_argument("--features", help="a folder that videollama precompute wrote")
+    options.add_argument("--format", default="messages", help="of the data (default: %(default)s)")
+    options.add_argument("--media-dir", help="where the paths in the data start from (default: the data's folder)")
+    options.add_argument("--branch-from", help="a trained branch to begin with, such as that of the stage before")
+    options.add_argument("--lora", action="store_true", help="train adapters of the language model, too")
+    options.add_argument("--load-in-4bit", action="store_true", help="quantise the language model; needs --lora")
+    options.add_argument("--resume", action="store_true", help="go on from the newest complete checkpoint")
+    args = parser.parse_args(argv)
+    if args.load_in_4bit and not args.lora:
+        parser.error("--load-in-4bit needs --lora: the Trainer takes quantised models with adapters only")
+    given = {name: vars(args).pop(name) for name in names}
+    return args, {name: value for name, value in given.items() if value is not None}
+
+
+def load_model(args: argparse.Namespace, arguments: TrainingArguments) -> torch.nn.Module:
+    """The model with what trains in this stage."""
+    dtype = DTYPES[arguments.mixed_precision]
+    options = {}
+    if args.load_in_4bit:
+        options["device_map"] = {"": arguments.device}
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=dtype,
+            llm_int8_skip_modules=[*(f"model.{name}" for name in NOT_IN_4BIT), "lm_head"],
+        )
+    model = AutoModelForMultimodalLM.from_pretrained(args.model, dtype=dtype, **options)
+    prepare_for_stage(model, STAGES[args.stage])
+    if args.branch_from:
+        load_branch(model, args.branch_from)
+    return model
+
+
+def main(argv: list[str] | None = None) -> None:
+    args, given = parse(argv)
+    stage = STAGES[args.stage]
+    # Before the model: it may have to be loaded in shares, by what is set up here
+    arguments = stage.training_arguments(given.pop("output_dir", f"runs/{stage.name}"), **given)
+    processor = AutoProcessor.from_pretrained(args.model)
+    model = load_model(args, arguments)
+    if args.features:
+        rows = load_features(args.features, model, processor)
+    else:
+        rows = load_messages(args.data, format=args.format, media_dir=args.media_dir)
+    if args.lora:
+        model = get_peft_model(model, stage.lora_config())
+    trainer = Trainer(
+        model,
+        arguments,
+        data_collator=stage.collator(processor),
+        train_dataset=AugmentedDataset(rows, seed=arguments.seed),
+        callbacks=[EpochCallback(), *([] if args.lora else [BranchCheckpointCallback()])],  # PEFT saves what trains
+    )
+    trainer.train(resume_from_checkpoint=last_checkpoint(arguments.output_dir) if args.resume else None)
+    if args.lora:
+        trained = trained_state(trainer.model)  # from all processes, where they share it out
+        if trainer.is_world_process_zero():
+            trainer.model.save_pretrained(arguments.output_dir, state_dict=trained)
+    else:
+        save_branch(trainer.model, Path(arguments.output_dir, "branch.safetensors"))
+
+
+if __name__ == "__main__":
+    main()

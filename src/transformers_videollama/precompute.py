@@ -1,0 +1,249 @@
+"""`videollama precompute`: computes a feature cache, in one process or several."""
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.sharedctypes import Synchronized
+from typing import Any
+
+import torch
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+from tqdm import tqdm
+from transformers import AutoConfig, AutoProcessor
+
+from .modeling_video_llama import VideoLlamaModel
+from .processing_video_llama import SOURCE_KEYS
+from .training.collator import STEP_MASKS, VideoLlamaDataCollator
+from .training.datasets import file_checksum, load_messages
+from .training.feature_cache import Branch, FeatureCache, FeatureCacheError, feature_header
+
+
+__all__ = ["precompute"]
+
+# Items alone, so that no prompt style refuses a conversation, and an answer, which the collator wants
+ITEMS_TEMPLATE = (
+    "{% for message in messages %}{% for block in message['content'] if block['type'] != 'text' %}"
+    "<{{ block['type'] }}>{% endfor %}{% endfor %}{% generation %}.{% endgeneration %}"
+)
+# Kinds of blocks whose items become an argument of the model
+ITEM_KINDS = {
+    "pixel_values": ("image",),
+    "pixel_values_videos": ("video",),
+    "input_features": ("audio",),
+    "audio_pixel_values": ("image", "video"),  # frames in the stead of a sound
+}
+
+
+def precompute(
+    data: str | os.PathLike,
+    folder: str | os.PathLike,
+    *,
+    model: str,
+    format: str = "messages",
+    media_dir: str | os.PathLike | None = None,
+    branch: Branch = "video",
+    batch_size: int = 64,
+    shard_size: int = 256,
+    processes: int = 1,
+    device: str | None = None,
+    dtype: str = "float32",
+    max_unreadable: int = 100,
+) -> FeatureCache:
+    """
+    Computes what the frozen encoders see in the items of a dataset, for `load_features`. What is in the folder already
+    is not computed again, so a run that was stopped goes on where it was. Frames are those of inference: without the
+    random frames and crops of training, and of videos without their sound.
+
+    Args:
+        data, format, media_dir: See `load_messages`.
+        folder (`str` or `os.PathLike`): Where the cache goes.
+        model (`str`): Folder of a converted checkpoint, or its id on the Hub.
+        branch (`str`, defaults to "video"): The branch that is to be trained, "video" or "audio".
+        batch_size (`int`, defaults to 64): Frames that are encoded at once.
+        shard_size (`int`, defaults to 256): Rows of one file. 8 frames of the released size take 0.8 MB in float32.
+        processes (`int`, defaults to 1): Each with a model of its own; on CUDA, process i uses GPU i.
+        device (`str`, *optional*): By default CUDA where there is one.
+        dtype (`str`, defaults to "float32"): "float32", "bfloat16" or "float16", of weights and features.
+        max_unreadable (`int`, defaults to 100): Rows that may be left out because they cannot be read.
+
+    Returns:
+        [`FeatureCache`]
+
+    Raises:
+        FeatureCacheError (a `ValueError`): where the folder holds something else, or features of something else, and
+            where a process ended.
+        ValueError: for data that cannot be read, or more unreadable rows than allowed.
+    """
+    for name, value in {"batch_size": batch_size, "shard_size": shard_size, "processes": processes}.items():
+        if value < 1:
+            raise ValueError(f"got {name}={value}, expected at least 1")
+    rows = load_messages(data, format=format, media_dir=media_dir)
+    encoders = _load_encoders(model, dtype)
+    processor = AutoProcessor.from_pretrained(model)
+    path = os.path.abspath(data)
+    source = {
+        "path": path,
+        "checksum": file_checksum(path),
+        "format": format,
+        "media_dir": os.path.dirname(path) if media_dir is None else os.path.abspath(media_dir),
+    }
+    header = feature_header(
+        encoders, processor, source, branch=branch, dtype=dtype, shard_size=shard_size, num_rows=len(rows)
+    )
+    cache = FeatureCache.create(folder, header, rows)
+    collator = VideoLlamaDataCollator(
+        processor,
+        chat_template=ITEMS_TEMPLATE,
+        frames_as_sound=branch == "audio",
+        max_unreadable=max_unreadable,
+    )
+    collator._unreadable += len(cache.unreadable())
+    job = _Job(cache, cache.missing_shards(), collator, model, batch_size, device)
+    num_missing = sum(len(cache.shard_rows(shard)) for shard in job.shards)
+    with tqdm(total=len(rows), initial=len(rows) - num_missing, unit="row", desc="features") as bar:
+        if min(processes, len(job.shards)) <= 1:
+            job.compute(0, 1, encoders, bar.update)
+        else:
+            del encoders
+            _compute_in_processes(job, min(processes, len(job.shards)), bar)
+    return cache
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a process needs to know."""
+
+    cache: FeatureCache
+    shards: list[int]
+    collator: VideoLlamaDataCollator
+    model: str
+    batch_size: int
+    device: str | None
+
+    def compute(self, rank: int, world: int, encoders: torch.nn.Module, advance: Callable[[int], Any]) -> None:
+        """Computes every `world`-th shard, and tells `advance` about each row."""
+        encoders = encoders.to(_device(self.device, rank)).eval()
+        rows = self.cache.rows()
+        for shard in self.shards[rank::world]:
+            batches = _Batches(encoders, self.batch_size)
+            unreadable = {}
+            for row in self.cache.shard_rows(shard):
+                try:
+                    batches.add(_row_items(row, rows[row], self.collator))
+                except ValueError as error:  # MediaError is one
+                    self.collator._leave_out(rows[row], error)
+                    unreadable[row] = str(error)
+                advance(1)
+            self.cache.write_shard(shard, batches.finish(), unreadable)
+
+
+class _Batches:
+    """
+    Encodes items in batches of `batch_size` frames or clips. Begun anew for every shard, so that a shard's numbers do
+    not depend on which shards were there before.
+    """
+
+    def __init__(self, model: Any, batch_size: int):
+        self.encoders: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+            "pixel_values": model.get_frame_features,
+            "pixel_values_videos": model.get_frame_features,
+            "input_features": lambda clips: model.audio_tower(clips).pooler_output,
+            "audio_pixel_values": lambda frames: model.audio_vision_tower(frames).pooler_output,
+        }
+        self.to = {"device": model.device, "dtype": model.dtype}
+        self.batch_size = batch_size
+        self.waiting: dict[str, tuple[str, torch.Tensor]] = {}
+        self.features: dict[str, torch.Tensor] = {}
+
+    def add(self, items: dict[str, tuple[str, torch.Tensor]]) -> None:
+        """Takes items: name -> (argument of the model, its frames or clips `(T, ...)`)."""
+        self.waiting |= items
+        if sum(len(steps) for _, steps in self.waiting.values()) >= self.batch_size:
+            self._encode_waiting()
+
+    def finish(self) -> dict[str, torch.Tensor]:
+        """Features (T, Q, D) or (T, D) of all items."""
+        self._encode_waiting()
+        return self.features
+
+    @torch.no_grad()
+    def _encode_waiting(self) -> None:
+        for argument, encode in self.encoders.items():
+            steps = {name: steps for name, (of, steps) in self.waiting.items() if of == argument}
+            if steps:
+                batches = torch.cat(list(steps.values())).split(self.batch_size)
+                encoded = torch.cat([encode(batch.to(**self.to)).cpu() for batch in batches])
+                parts = encoded.split([len(item) for item in steps.values()])
+                self.features |= {name: part.clone() for name, part in zip(steps, parts, strict=True)}
+        self.waiting = {}
+
+
+def _row_items(row: int, example: dict, collator: VideoLlamaDataCollator) -> dict[str, tuple[str, torch.Tensor]]:
+    """Items as the collator prepares them for training: "row.message.block" -> (argument, frames or clips (T, ...))"""
+    inputs = collator.encode(example)
+    blocks = [
+        (f"{row}.{i}.{j}", block["type"])
+        for i, message in enumerate(example["messages"])
+        for j, block in enumerate(message["content"])
+        if block["type"] in SOURCE_KEYS
+    ]
+    items: dict[str, tuple[str, torch.Tensor]] = {}
+    for argument, kinds in ITEM_KINDS.items():
+        if argument in inputs:
+            mask = STEP_MASKS[argument]
+            steps = inputs[argument].unsqueeze(1) if mask is None else inputs[argument]
+            real = torch.ones(steps.shape[:2], dtype=torch.bool) if mask is None else inputs[mask].bool()
+            names = [name for name, kind in blocks if kind in kinds]
+            items |= {name: (argument, steps[i][real[i]]) for i, name in enumerate(names)}
+    return items
+
+
+def _compute_in_processes(job: _Job, world: int, bar: tqdm) -> None:
+    spawned = multiprocessing.get_context("spawn")
+    done, failures = spawned.Value("q", 0), spawned.SimpleQueue()
+    start = bar.n
+    processes = torch.multiprocessing.spawn(_work, (world, job, done, failures), nprocs=world, join=False)
+    try:
+        while not processes.join(timeout=0.2):  # where one fails, it ends the others
+            bar.update(start + done.value - bar.n)
+    except (ProcessRaisedException, ProcessExitedException) as error:
+        if failures.empty() and isinstance(error, ProcessRaisedException):
+            raise  # a fault of the program: its traceback says where
+        reason = failures.get() if not failures.empty() else str(error)
+        raise FeatureCacheError(f"a process stopped, and so did the others: {reason}") from error
+    bar.update(start + done.value - bar.n)
+
+
+def _work(rank: int, world: int, job: _Job, done: Synchronized, failures: Any) -> None:
+    torch.set_num_threads(max(1, torch.get_num_threads() // world))
+
+    def advance(count: int) -> None:
+        with done.get_lock():
+            done.value += count
+
+    try:
+        job.compute(rank, world, _load_encoders(job.model, job.cache.header["options"]["dtype"]), advance)
+    except (OSError, ValueError) as error:
+        failures.put(str(error))
+        raise
+
+
+def _device(device: str | None, rank: int) -> str:
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return f"cuda:{rank % torch.cuda.device_count()}" if device == "cuda" else device
+
+
+class _Encoders(VideoLlamaModel):
+    """Video-LLaMA without the layers of its language model, which frames do not reach and which would fill a GPU."""
+
+    _keys_to_ignore_on_load_unexpected = [r"language_model\.layers\.", r"lm_head"]
+
+
+def _load_encoders(model: str, dtype: str) -> VideoLlamaModel:
+    try:
+        config = AutoConfig.from_pretrained(model)
+        config.text_config.num_hidden_layers = 0
+        return _Encoders.from_pretrained(model, config=config, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the model {model} cannot be loaded: {error}") from error

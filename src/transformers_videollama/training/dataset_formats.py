@@ -1,0 +1,304 @@
+"""The published formats of Video-LLaMA's training data, and our own: a file -> conversations, one row at a time."""
+
+import csv
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TextIO
+
+from ..processing_video_llama import SOURCE_KEYS, block_kind, block_source
+
+
+__all__ = ["DATASET_FORMATS", "DatasetError", "read_rows"]
+
+ROLES = ("system", "user", "assistant")
+MARKER = "<image>"  # where the picture of LLaVA's instructions stands
+
+_PIECE = 1 << 16  # characters of a JSON file that are read at once, at least
+_SPACE = re.compile(r"\s*")
+_ADDRESS = re.compile(r"(https?|file|data):", re.IGNORECASE)
+
+
+class DatasetError(ValueError):
+    """A row of a dataset that cannot be used; the message names file, row, what was got and what was expected."""
+
+
+def read_rows(path: str, format: str, media_dir: str) -> Iterator[dict]:
+    """
+    Args:
+        path (`str`): The file.
+        format (`str`): One of `DATASET_FORMATS`.
+        media_dir (`str`): The folder that paths of media start from.
+
+    Returns:
+        Iterator of `{"messages": [...]}` as of `load_messages`.
+
+    Raises:
+        DatasetError: for the first row that is not as the format wants it, and a file without rows.
+    """
+    read, convert = _FORMATS[format]
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        items, number, end = read(file), 0, object()
+        while True:
+            number += 1
+            try:
+                if (item := next(items, end)) is end:
+                    break
+                if not isinstance(item, Mapping):
+                    raise ValueError(f"is {_shown(item)}, expected a JSON object")
+                messages = convert(item, media_dir)
+            except (ValueError, csv.Error) as error:
+                raise DatasetError(f"{path}, row {number}: {error}") from error
+            yield {"messages": messages}
+    if number == 1:
+        raise DatasetError(f"{path}: has no rows, expected at least one")
+
+
+def _csv_items(file: TextIO) -> Iterator[dict]:
+    reader = csv.reader(file, strict=True)  # strict: a quote that is never closed would swallow the rest
+    header = next(reader, [])
+    if missing := sorted({"videoid", "page_dir", "name"}.difference(header)):
+        raise ValueError(f"the header {_shown(header)} lacks {missing}")
+    for fields in reader:
+        if fields and len(fields) != len(header):
+            raise ValueError(f"has {len(fields)} fields, expected {len(header)}; text with commas needs quotes")
+        if fields:  # not an empty line
+            yield dict(zip(header, fields, strict=True))
+
+
+def _json_items(file: TextIO) -> Iterator[Any]:
+    """The items of a JSON array, or of JSON Lines."""
+    reader = _JsonReader(file)
+    if reader.peek() == "[":
+        yield from reader.array()
+        if reader.peek():
+            raise ValueError("the file goes on after its array, expected one array, or one object a line")
+    else:
+        while reader.peek():
+            yield reader.value()
+
+
+def _annotations(file: TextIO) -> Iterator[Any]:
+    """The items of the array `annotations` in a JSON object."""
+    reader = _JsonReader(file)
+    reader.take("{")
+    while (name := reader.value()) != "annotations":
+        reader.take(":")
+        reader.value()
+        if reader.take(",}") == "}":
+            raise ValueError(f"the file ends after the key {name!r}, expected the key 'annotations'")
+    reader.take(":")
+    yield from reader.array()
+
+
+class _JsonReader:
+    """Reads the values of a JSON file one by one, so that only a piece of the file is in memory."""
+
+    def __init__(self, file: TextIO):
+        self.file = file
+        self.text, self.position = "", 0  # the piece, and how far it has been used
+        self.decode = json.JSONDecoder().raw_decode
+
+    def array(self) -> Iterator[Any]:
+        self.take("[")
+        if self.peek() == "]":
+            self.take("]")
+            return
+        yield self.value()
+        while self.take(",]") == ",":
+            yield self.value()
+
+    def value(self) -> Any:
+        self.peek()
+        while True:
+            try:
+                value, end = self.decode(self.text, self.position)
+            except json.JSONDecodeError as error:
+                if not self._read_on():
+                    raise ValueError(f"is no JSON: {error.msg} at {_shown(self.text[error.pos :])}") from error
+            else:
+                # A number may go on in the next piece
+                if end < len(self.text) or not self._read_on():
+                    self.position = end
+                    return value
+
+    def take(self, expected: str) -> str:
+        """Passes one of the `expected` characters."""
+        found = self.peek()
+        if not found or found not in expected:
+            raise ValueError(
+                f"is no JSON of this format: expected {' or '.join(expected)}, got "
+                f"{_shown(self.text[self.position :]) if found else 'the end of the file'}"
+            )
+        self.position += 1
+        return found
+
+    def peek(self) -> str:
+        """The next character that is no white space; "" at the end of the file."""
+        while True:
+            self.position = _SPACE.match(self.text, self.position).end()
+            if self.position < len(self.text) or not self._read_on():
+                return self.text[self.position : self.position + 1]
+
+    def _read_on(self) -> bool:
+        rest = self.text[self.position :]
+        piece = self.file.read(max(_PIECE, len(rest)))  # twice as much, so that a long value is not tried too often
+        self.text, self.position = rest + piece, 0
+        return bool(piece)
+
+
+def _own(item: Mapping, media_dir: str) -> list[dict]:
+    messages = [_own_message(message, i, media_dir) for i, message in enumerate(_list(item, "messages"))]
+    if not any(message["role"] == "assistant" for message in messages):
+        raise ValueError("has no message with the role 'assistant', so there is nothing to learn; leave the row out")
+    return messages
+
+
+def _own_message(message: Any, index: int, media_dir: str) -> dict:
+    where = f"message {index}"
+    _check_keys(message, ("role", "content"), where)
+    role, content = message.get("role"), message.get("content")
+    if role not in ROLES:
+        raise ValueError(f"{where} has the role {role!r}, expected one of {', '.join(ROLES)}")
+    if isinstance(content, str):
+        content = [{"type": "text", "text": content}]
+    if not isinstance(content, list) or not content:
+        raise ValueError(f"{where} has the content {_shown(content)}, expected text or a list of blocks")
+    blocks = [_own_block(block, f"{where}, block {i}", media_dir) for i, block in enumerate(content)]
+    if role == "assistant" and not all((block["text"] or "").strip() for block in blocks):
+        raise ValueError(f"{where} is an answer with the content {_shown(content)}, expected text that is not blank")
+    return _message(role, *blocks)
+
+
+def _own_block(block: Any, where: str, media_dir: str) -> dict:
+    if not isinstance(block, Mapping) or not isinstance(block.get("type"), str):
+        raise ValueError(f"{where} is {_shown(block)}, expected an object with 'type'")
+    kind = block_kind(block)
+    if kind == "text":
+        _check_keys(block, ("type", "text"), where)
+        if not isinstance(block.get("text"), str):
+            raise ValueError(f"{where} has the text {_shown(block.get('text'))}, expected a string")
+        return _text(block["text"])
+    if kind not in SOURCE_KEYS:
+        raise ValueError(f"{where} has the type {kind!r}, expected one of text, {', '.join(SOURCE_KEYS)}")
+    _check_keys(block, ("type", *SOURCE_KEYS[kind]), where)
+    sources = {key: value for key, value in block.items() if key != "type" and value is not None}
+    try:
+        source = block_source({"type": kind, **sources})
+    except (AttributeError, KeyError):  # an object that is not as OpenAI's
+        source = None
+    if len(sources) != 1 or not isinstance(source, str) or not source:
+        raise ValueError(
+            f"{where} has the sources {_shown(sources)}, expected one path or address under one of "
+            f"{', '.join(SOURCE_KEYS[kind])}"
+        )
+    return _medium(kind, source if _ADDRESS.match(source) else os.path.join(media_dir, source))
+
+
+def _webvid(item: Mapping, media_dir: str) -> list[dict]:
+    path = os.path.join(media_dir, _string(item, "page_dir"), f"{_string(item, 'videoid')}.mp4")
+    return _captioned(_medium("video", path), _string(item, "name"))
+
+
+def _captioned_image(item: Mapping, media_dir: str) -> list[dict]:
+    image = item.get("image_id")
+    if isinstance(image, bool) or not isinstance(image, (int, str)) or image == "":
+        raise ValueError(f"has the image_id {image!r}, expected a number or a name")
+    return _captioned(_medium("image", os.path.join(media_dir, f"{image}.jpg")), _string(item, "caption"))
+
+
+def _llava_instruct(item: Mapping, media_dir: str) -> list[dict]:
+    image = _medium("image", os.path.join(media_dir, f"COCO_train2014_{_string(item, 'image')}"))
+    texts = []
+    for i, turn in enumerate(_list(item, "conversations")):
+        expected = ("human", "gpt")[i % 2]
+        if not isinstance(turn, Mapping) or turn.get("from") != expected:
+            raise ValueError(f"turn {i} is {_shown(turn)}, expected 'from': {expected!r}; human and gpt take turns")
+        texts.append(_string(turn, "value"))
+    if len(texts) % 2:
+        raise ValueError(f"has {len(texts)} turns, the last of them a question; expected an answer to each question")
+    marked = [i for i, text in enumerate(texts) for _ in range(text.count(MARKER))]
+    if marked not in ([], [0]):
+        raise ValueError(f"has {MARKER!r} in the turns {marked}, expected it once at most, in turn 0")
+    return _dialogue(texts, image)
+
+
+def _videochat(item: Mapping, media_dir: str) -> list[dict]:
+    video = _medium("video", os.path.join(media_dir, _string(item, "video")))
+    pairs = _list(item, "QA")
+    for i, pair in enumerate(pairs):
+        if not isinstance(pair, Mapping):
+            raise ValueError(f"QA {i} is {_shown(pair)}, expected an object with 'q' and 'a'")
+    instructions = list(dict.fromkeys(_string(pair, "i") for pair in pairs if pair.get("i")))
+    if len(instructions) > 1:
+        raise ValueError(f"has {len(instructions)} different instructions 'i', expected one: {_shown(instructions)}")
+    messages = _dialogue([_string(pair, name) for pair in pairs for name in ("q", "a")], video)
+    return [*(_message("system", _text(text)) for text in instructions), *messages]
+
+
+def _captioned(medium: dict, caption: str) -> list[dict]:
+    return [_message("user", medium), _message("assistant", _text(caption))]
+
+
+def _dialogue(texts: list[str], medium: dict) -> list[dict]:
+    """Questions and answers in turn; the medium stands in the first question, in the place of the marker."""
+    before, _, after = texts[0].rpartition(MARKER)  # without a marker, all text is behind it
+    blocks = [*([_text(before.strip())] if before.strip() else []), medium]
+    if after.strip():
+        blocks.append(_text(after.strip()))
+    turns = [_message(("user", "assistant")[i % 2], _text(text)) for i, text in enumerate(texts)]
+    return [_message("user", *blocks), *turns[1:]]
+
+
+def _message(role: str, *blocks: dict) -> dict:
+    return {"role": role, "content": list(blocks)}
+
+
+def _text(text: str) -> dict:
+    text.encode()  # a lone surrogate, which JSON can hold and Arrow cannot, is a ValueError here
+    return {"type": "text", "text": text, "path": None}
+
+
+def _medium(kind: str, path: str) -> dict:
+    path.encode()
+    return {"type": kind, "text": None, "path": path}
+
+
+def _string(item: Mapping, key: str) -> str:
+    value = item.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"has {key!r}: {_shown(value)}, expected text that is not blank; correct or remove the row")
+    return value
+
+
+def _list(item: Mapping, key: str) -> list:
+    value = item.get(key)
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"has {key!r}: {_shown(value)}, expected a list that is not empty; keys: {sorted(item)}")
+    return value
+
+
+def _check_keys(item: Any, known: tuple[str, ...], where: str) -> None:
+    if not isinstance(item, Mapping):
+        raise ValueError(f"{where} is {_shown(item)}, expected an object with {', '.join(known)}")
+    unknown = sorted(key for key, value in item.items() if key not in known and value is not None)
+    if unknown:
+        raise ValueError(f"{where} has the keys {unknown}, of which nothing is known; expected {', '.join(known)}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
+# What reads a file's items, and what makes messages of an item
+_FORMATS: dict[str, tuple[Callable[[TextIO], Iterator], Callable[[Mapping, str], list[dict]]]] = {
+    "messages": (_json_items, _own),
+    "webvid": (_csv_items, _webvid),
+    "llava-cc3m": (_annotations, _captioned_image),
+    "minigpt-4": (_annotations, _captioned_image),
+    "llava-instruct": (_json_items, _llava_instruct),
+    "videochat": (_json_items, _videochat),
+}
+DATASET_FORMATS = tuple(_FORMATS)

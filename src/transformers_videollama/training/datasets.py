@@ -1,0 +1,178 @@
+"""
+Video-LLaMA's training data, and your own, as conversations in Arrow's format; and their mixture.
+
+No medium is opened here.
+"""
+
+import functools
+import hashlib
+import itertools
+import math
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch.utils.data import ConcatDataset, Subset
+
+from .dataset_formats import DATASET_FORMATS, DatasetError, read_rows
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset, Features
+
+__all__ = ["DATASET_FORMATS", "DatasetError", "file_checksum", "import_datasets", "load_messages", "mix"]
+
+# Part of the key under which `datasets` keeps what was read; to be raised when the same file gives other rows
+READER_VERSION = 1
+
+
+def load_messages(
+    path: str | os.PathLike, *, format: str = "messages", media_dir: str | os.PathLike | None = None
+) -> "Dataset":
+    """
+    Reads a file of training data. A row is `{"messages": [{"role", "content": [{"type", "text", "path"}]}]}`: `type`
+    is "text", "image", "video" or "audio"; `text` is `None` but for texts, and `path` (a file, an address or a `data:`
+    URI) but for media, since Arrow has one set of keys for all blocks.
+
+    | format | file | medium of a row |
+    |---|---|---|
+    | "messages" | JSON array, or JSON Lines, of `{"messages": [{"role", "content"}]}` | `{media_dir}/{path}` |
+    | "webvid" | CSV with `videoid`, `page_dir`, `name` | `{media_dir}/{page_dir}/{videoid}.mp4` |
+    | "llava-cc3m", "minigpt-4" | `{"annotations": [{"image_id", "caption"}]}` | `{media_dir}/{image_id}.jpg` |
+    | "llava-instruct" | JSON array of `{"image", "conversations": [{"from", "value"}]}` | \
+`{media_dir}/COCO_train2014_{image}` |
+    | "videochat" | JSON array of `{"video", "QA": [{"q", "a"}]}` | `{media_dir}/{video}` |
+
+    - "messages": the content is text or a list of blocks as the processor takes them, with the source under one of
+      its names (`path`, `url`, `video`, ...). An absolute path or an address stays as it is.
+    - Captions: the user shows the medium and says nothing; the assistant says the caption.
+    - Instructions: the medium stands in the first question, where the marker `<image>` is, else before the text. The
+      instruction `i` of a "videochat" row becomes its system message.
+    - What else a row or a CSV file holds, such as `id`, is not read. In a message or a block, where it would mean
+      something, it is an error.
+
+    The rows lie in `datasets`' cache (`HF_DATASETS_CACHE`) and are memory-mapped, so that memory does not grow with
+    the file, and the next call finds them there, unless the file's content has changed.
+
+    Args:
+        path (`str` or `os.PathLike`)
+        format (`str`, defaults to "messages"): One of `DATASET_FORMATS`.
+        media_dir (`str` or `os.PathLike`, *optional*): The folder that paths of media start from; the folder of `path`
+            by default.
+
+    Returns:
+        `datasets.Dataset`
+
+    Raises:
+        DatasetError (a `ValueError`): for the first row that is not as the format wants it, and a file without rows.
+        ValueError: for a format that there is not.
+        OSError: where `path` cannot be read.
+        ImportError: without the package `datasets`.
+    """
+    datasets = import_datasets()
+    if format not in DATASET_FORMATS:
+        raise ValueError(f"got format={format!r}, expected one of {', '.join(DATASET_FORMATS)}")
+    path = os.path.abspath(path)
+    key = {
+        "path": path,
+        "format": format,
+        "media_dir": os.path.dirname(path) if media_dir is None else os.path.abspath(media_dir),
+        "content": file_checksum(path),
+        "version": READER_VERSION,
+    }
+    try:
+        return datasets.Dataset.from_generator(_rows, features=_features(), gen_kwargs=key)
+    except datasets.exceptions.DatasetGenerationError as error:
+        if isinstance(error.__cause__, DatasetError):
+            raise error.__cause__ from None
+        raise
+
+
+def mix(datasets: Sequence, ratios: Sequence[float], *, seed: int = 0) -> Any:
+    """
+    Draws from several datasets by ratio, such as 100 : 24 for WebVid and LLaVA-CC3M, until every row of each has come
+    at least once; rows of a dataset that ends earlier come again. The rows of one dataset keep their order.
+
+    Args:
+        datasets (`Sequence`): Of [`load_messages`], or other `datasets.Dataset`s with a column `messages`; keys that
+            one lacks become `None`, and other columns are left out. Or map-style datasets of another kind, such as
+            [`load_features`] gives, whose rows are taken as they are.
+        ratios (`Sequence[float]`): One positive number for each.
+        seed (`int`, defaults to 0): Of the draw.
+
+    Returns:
+        `datasets.Dataset`, or `torch.utils.data.Subset` for datasets of another kind.
+
+    Raises:
+        ValueError: for other counts or numbers, and a dataset without rows.
+        DatasetError (a `ValueError`): for a dataset whose `messages` are of another form.
+    """
+    if not datasets or len(datasets) != len(ratios):
+        raise ValueError(f"got {len(ratios)} ratios for {len(datasets)} datasets; give one for each, and at least one")
+    for i, (dataset, ratio) in enumerate(zip(datasets, ratios, strict=True)):
+        if not 0 < ratio < math.inf:
+            raise ValueError(f"got the ratio {ratio} for dataset {i}, expected a positive number")
+        if not len(dataset):
+            raise ValueError(f"dataset {i} has no rows to draw; leave it out")
+    arrow = import_datasets()
+    draw = functools.partial(
+        arrow.interleave_datasets,
+        probabilities=[ratio / math.fsum(ratios) for ratio in ratios],
+        seed=seed,
+        stopping_strategy="all_exhausted",
+    )
+    if all(isinstance(dataset, arrow.Dataset) for dataset in datasets):
+        return draw([_unified(dataset, i) for i, dataset in enumerate(datasets)])
+    joined: ConcatDataset = ConcatDataset(datasets)
+    starts = [0, *joined.cumulative_sizes]
+    numbers = [arrow.Dataset.from_dict({"row": range(*span)}) for span in itertools.pairwise(starts)]
+    return Subset(joined, draw(numbers).with_format("numpy")["row"][:])
+
+
+def file_checksum(path: str | os.PathLike) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    checksum = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            checksum.update(piece)
+    return checksum.hexdigest()
+
+
+def import_datasets() -> Any:
+    """The package `datasets`, or an `ImportError` that says how to get it."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise ImportError(
+            "datasets is needed to read training data: pip install 'transformers-videollama[train]'"
+        ) from error
+    return datasets
+
+
+def _features() -> "Features":
+    datasets = import_datasets()
+    text = datasets.Value("string")
+    block = {"type": text, "text": text, "path": text}
+    return datasets.Features({"messages": [{"role": text, "content": [block]}]})
+
+
+def _unified(dataset: "Dataset", index: int) -> "Dataset":
+    """The dataset with the column `messages` alone, in the types of `load_messages`."""
+    features = _features()
+    if "messages" not in dataset.column_names:
+        raise DatasetError(f"dataset {index} has the columns {dataset.column_names}, expected 'messages'")
+    dataset = dataset.select_columns("messages")
+    if dataset.features == features:
+        return dataset
+    try:
+        return dataset.cast(features)
+    except (TypeError, ValueError) as error:  # Arrow's errors are ValueErrors
+        raise DatasetError(
+            f"dataset {index} has messages {dataset.features['messages']}, expected {features['messages']}; "
+            "read its file with load_messages"
+        ) from error
+
+
+def _rows(path: str, format: str, media_dir: str, **key: Any) -> Iterator[dict]:
+    """`read_rows`; `key` is what else the cached rows depend on."""
+    return read_rows(path, format, media_dir)
