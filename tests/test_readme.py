@@ -1,5 +1,6 @@
 """README's commands and code run as they are printed, on stand-ins for the released files."""
 
+import json
 import os
 import re
 import shutil
@@ -31,6 +32,10 @@ def folder(tmp_path_factory) -> Path:
     shutil.copy(HEADS, folder / "original" / "conversion.json")
     render_clip(folder / "clip.mp4", seconds=3.0)
     Image.new("RGB", (64, 48), "teal").save(folder / "photo.jpg")
+    (folder / "examples").symlink_to(ROOT / "examples")
+    content = [{"type": "video", "path": "clip.mp4"}, {"type": "text", "text": "What moves?"}]
+    messages = [{"role": "user", "content": content}, {"role": "assistant", "content": "A ball."}]
+    (folder / "clips.json").write_text(json.dumps([{"messages": messages}]))
     return folder
 
 

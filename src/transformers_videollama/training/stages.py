@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from transformers import TrainingArguments
 
 from ..chat_templates import load_chat_template
@@ -78,6 +79,7 @@ class TrainingStage:
             "adam_beta2": 0.999,
             "dataloader_num_workers": 4,
             "remove_unused_columns": False,
+            "use_cpu": not torch.accelerator.is_available(),
             # Every batch runs the branch that trains (VideoLlamaDataCollator)
             "ddp_find_unused_parameters": False,
         }
