@@ -98,7 +98,7 @@ def precompute(
         frames_as_sound=branch == "audio",
         max_unreadable=max_unreadable,
     )
-    collator._unreadable += len(cache.unreadable())
+    collator.num_left_out += len(cache.unreadable())
     job = _Job(cache, cache.missing_shards(), collator, model, batch_size, device)
     num_missing = sum(len(cache.shard_rows(shard)) for shard in job.shards)
     with tqdm(total=len(rows), initial=len(rows) - num_missing, unit="row", desc="features") as bar:
@@ -132,7 +132,7 @@ class _Job:
                 try:
                     batches.add(_row_items(row, rows[row], self.collator))
                 except ValueError as error:  # MediaError is one
-                    self.collator._leave_out(rows[row], error)
+                    self.collator.leave_out(error)
                     unreadable[row] = str(error)
                 advance(1)
             self.cache.write_shard(shard, batches.finish(), unreadable)

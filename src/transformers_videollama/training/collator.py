@@ -96,7 +96,7 @@ class VideoLlamaDataCollator:
         self.branches = tuple(branches)
         self.max_length = max_length
         self.max_unreadable = max_unreadable
-        self._unreadable = torch.zeros((), dtype=torch.long).share_memory_()  # one count for all workers
+        self.num_left_out = torch.zeros((), dtype=torch.long).share_memory_()  # one count for all workers
 
     def __call__(self, examples: Sequence[Mapping]) -> dict[str, torch.Tensor]:
         """
@@ -113,7 +113,7 @@ class VideoLlamaDataCollator:
             try:
                 rows.append(self.encode(example))
             except ValueError as error:  # MediaError is one
-                self._leave_out(example, error)
+                self.leave_out(error)
         rows.extend(self._blank_row(branch) for branch in self.branches if not _runs(branch, rows))
         return self._batch(rows)
 
@@ -233,9 +233,10 @@ class VideoLlamaDataCollator:
             )
         row |= {name: row[name][: self.max_length] for name in ("input_ids", "labels")}
 
-    def _leave_out(self, example: Mapping, error: ValueError) -> None:
-        self._unreadable += 1
-        count = int(self._unreadable)
+    def leave_out(self, error: ValueError) -> None:
+        """Logs why a row is left out, and counts it."""
+        self.num_left_out += 1
+        count = int(self.num_left_out)
         logger.warning(f"left out a sample ({count} so far, at most {self.max_unreadable}): {error}")
         if count > self.max_unreadable:
             raise ValueError(
