@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read by huggingface_hub when it is imported
-# Sums in one order, whatever runs beside: resumed runs are compared bit for bit. Also what two workers are fastest with.
+# Sums in one order: resumed runs are compared bit for bit. It is also what two workers on two cores are fastest with.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch, here and in what the tests start
 
 import numpy as np
