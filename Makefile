@@ -6,7 +6,7 @@ WORKERS ?= 2
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-min lint format clean
+.PHONY: help install demo tiny test test-min lint format clean
 
 help:  ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -27,6 +27,9 @@ $(VENV_MIN)/.installed: pyproject.toml constraints.txt constraints-min.txt
 
 demo: install  ## render a clip with sound, convert the tiny checkpoint, and ask about the clip
 	$(VENV)/bin/python examples/demo.py
+
+tiny: install  ## train and test a tiny model that sees and hears, from nothing (about an hour)
+	$(VENV)/bin/python -m examples.tiny demo/tiny
 
 test: install  ## run the tests
 	$(VENV)/bin/python -m pytest -n $(WORKERS)
