@@ -42,7 +42,7 @@ FULL = Sizes(
     frames=700,
     pictures=350,
     sounds=250,
-    stage={"vl1": 400, "vl2": 500, "al1": 150, "al2": 250},
+    stage={"vl1": 400, "vl2": 1200, "al1": 150, "al2": 250},
     graded=297,
 )
 SMOKE = Sizes(
