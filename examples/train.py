@@ -24,12 +24,12 @@ from peft import get_peft_model
 from transformers import (
     AutoModelForMultimodalLM,
     AutoProcessor,
-    BitsAndBytesConfig,
     HfArgumentParser,
     Trainer,
     TrainingArguments,
 )
 
+from transformers_videollama.quantization import quantization_config
 from transformers_videollama.training import (
     STAGES,
     AugmentedDataset,
@@ -46,8 +46,6 @@ from transformers_videollama.training.branches import trained_state
 
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # of what is frozen
-# All but the language model keeps its type: small beside it, and sensitive
-NOT_IN_4BIT = ("vision_tower", "qformer", "video_resampler", "audio_tower", "audio_vision_tower", "audio_resampler")
 
 
 def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
@@ -82,12 +80,7 @@ def load_model(args: argparse.Namespace, arguments: TrainingArguments) -> torch.
     options = {}
     if args.load_in_4bit:
         options["device_map"] = {"": arguments.device}
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_compute_dtype=dtype,
-            llm_int8_skip_modules=[*(f"model.{name}" for name in NOT_IN_4BIT), "lm_head"],
-        )
+        options["quantization_config"] = quantization_config("4bit", compute_dtype=dtype)
     model = AutoModelForMultimodalLM.from_pretrained(args.model, dtype=dtype, **options)
     prepare_for_stage(model, STAGES[args.stage])
     if args.branch_from:

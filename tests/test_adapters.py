@@ -11,7 +11,7 @@ from training_run import ARGUMENTS, assert_trained, conversations, logged, make_
 from transformers import AutoModelForMultimodalLM
 from trl import SFTConfig, SFTTrainer
 
-from transformers_videollama.cli import _quantization
+from transformers_videollama.quantization import quantization_config
 from transformers_videollama.training import STAGES, last_checkpoint, prepare_for_stage
 
 
@@ -107,7 +107,7 @@ def test_frozen_encoders_stay_out_of_autograd_under_checkpointing(checkpoint, tr
 
 
 def test_adapters_train_on_a_model_in_4_bit(checkpoint, tmp_path):
-    model = adapted(checkpoint, quantization_config=_quantization("4bit"), device_map="cpu")
+    model = adapted(checkpoint, quantization_config=quantization_config("4bit"), device_map="cpu")
     quantised = {name for name, part in model.named_modules() if isinstance(part, bitsandbytes.nn.Linear4bit)}
     assert len(quantised) == 2 * 7
     assert all(".language_model.layers." in name for name in quantised)

@@ -207,23 +207,11 @@ def _load_model(args: argparse.Namespace) -> "VideoLlamaForConditionalGeneration
     if args.quantize or device == "auto":
         options["device_map"] = device
     if args.quantize:
-        options["quantization_config"] = _quantization(args.quantize)
+        from .quantization import quantization_config
+
+        options["quantization_config"] = quantization_config(args.quantize)
     model = _load(args, "AutoModelForMultimodalLM", **options)
     return (model if "device_map" in options else model.to(device)).eval()
-
-
-def _quantization(kind: str):
-    """The towers and Q-Formers stay as they are: they are small beside the language model, and sensitive."""
-    import torch
-    from transformers import BitsAndBytesConfig
-
-    towers = ["vision_tower", "qformer", "video_resampler", "audio_tower", "audio_vision_tower", "audio_resampler"]
-    skip = [*(f"model.{name}" for name in towers), "lm_head"]
-    if kind == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)
-    return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16, bnb_4bit_quant_type="nf4", llm_int8_skip_modules=skip
-    )
 
 
 def _streamer(processor: "VideoLlamaProcessor"):

@@ -7,7 +7,6 @@ from typing import Any, TypedDict
 
 import torch
 from jinja2 import TemplateError
-from torch.nn.utils.rnn import pad_sequence
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 from transformers.utils.chat_template_utils import render_jinja_template
@@ -19,6 +18,7 @@ from .video_processing_video_llama import (
     VideoLlamaVideosKwargs,
     as_list_of_metadata,
     as_list_of_videos,
+    pad_steps,
 )
 
 
@@ -468,9 +468,8 @@ def _padded_features(
     features: list[torch.Tensor], name: str, mask_name: str, return_tensors: Any = None, **kwargs
 ) -> BatchFeature:
     """Features (T, ...) of each item -> one tensor (items, longest T, ...) and the mask of real steps"""
-    lengths = torch.tensor([len(steps) for steps in features])
-    mask = torch.arange(int(lengths.max())) < lengths[:, None]
-    return BatchFeature({name: pad_sequence(features, batch_first=True), mask_name: mask}, return_tensors)
+    steps, mask = pad_steps(features)
+    return BatchFeature({name: steps, mask_name: mask}, return_tensors)
 
 
 def _assistant_masks(inputs: BatchFeature, answer_spans: list[list[tuple[int, int]]]) -> list[list[int]]:

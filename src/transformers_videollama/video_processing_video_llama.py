@@ -1,7 +1,7 @@
 """Frames -> pixels of the vision tower."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -141,12 +141,15 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
         self, videos: list[torch.Tensor], return_tensors: str | TensorType | None = None, **kwargs
     ) -> BatchFeature:
         videos = super()._preprocess(videos, return_tensors=None, **kwargs)["pixel_values_videos"]
-        lengths = torch.tensor([len(video) for video in videos])
-        mask = torch.arange(int(lengths.max())) < lengths[:, None]
-        return BatchFeature(
-            {"pixel_values_videos": pad_sequence(list(videos), batch_first=True), "video_frame_mask": mask},
-            tensor_type=return_tensors,
-        )
+        pixels, mask = pad_steps(videos)
+        return BatchFeature({"pixel_values_videos": pixels, "video_frame_mask": mask}, tensor_type=return_tensors)
+
+
+def pad_steps(items: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Items (T, ...) -> all of them (items, longest T, ...), zeros behind, and the mask (items, T) of real steps"""
+    lengths = torch.tensor([len(steps) for steps in items])
+    mask = torch.arange(int(lengths.max())) < lengths[:, None]
+    return pad_sequence(list(items), batch_first=True), mask
 
 
 def as_list_of_videos(videos: Any) -> list:
