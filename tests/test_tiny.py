@@ -107,8 +107,12 @@ def test_text_has_the_tokens_of_the_prompts(form, processor):
     spoken = processor.tokenizer.decode([label for label in packed.labels if label != -100])
     placeholders = {processor.video_token_id, processor.audio_token_id}
     assert placeholders.isdisjoint(packed.ids)
-    described = [i - len(processor.tokenizer) for i in packed.ids if i >= len(processor.tokenizer)]
-    assert [world.THINGS[i] for i in described] == list(scene.things or ())
+    described = [i for i in packed.ids if i > language.FIRST_DESCRIPTION]
+    assert described == [
+        text.tokens[what] for what in ([scene.sound] if scene.sound else []) + [*(scene.things or ())]
+    ]
+    words = [processor.tokenizer.decode(text.words[i - language.FIRST_DESCRIPTION]) for i in described]
+    assert all(f"{thing.colour} {thing.shape} {thing.motion}" in words for thing in scene.things or ())
     if "sound" in form:
         assert world.SOUNDS[scene.sound] in spoken
     assert all(thing.colour in spoken and thing.shape in spoken for thing in scene.things or ())
@@ -117,9 +121,8 @@ def test_text_has_the_tokens_of_the_prompts(form, processor):
 def test_packed_conversations_do_not_see_each_other(processor):
     """A row of conversations that share their beginning gives the logits of each conversation alone."""
     model, _ = new_model(processor.tokenizer, seed=0)
-    no_words = torch.zeros(1, 3, dtype=torch.long)
     rows = [[1, 5, 9, 7, 11, 12, 13], [1, 5, 9, 8, 11, 14, 15, 16]]
-    together = language.predict_answers(model, language.collate([language.pack(rows, answer_start=11)], no_words))[0]
+    together = language.predict_answers(model, [[0]], language.collate([language.pack(rows, answer_start=11)]))[0]
     alone = [
         model.lm_head(model.model.language_model(input_ids=torch.tensor([row])).last_hidden_state)[0, 4:-1]
         for row in rows

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMultimodalLM, AutoProcessor, set_seed
 
 from . import data, frames, imagebind, language, stages, world
+from .card import write_card
 from .evaluate import evaluate
 from .model import load_part, load_tokenizer, new_model, save_model, save_part, train_tokenizer
 from .report import write_report
@@ -38,11 +39,11 @@ class Sizes:
 
 FULL = Sizes(
     clips={"things": 8000, "sounding": 400, "held_out": 288},
-    language=1000,
+    language=1600,
     frames=700,
     pictures=350,
     sounds=250,
-    stage={"vl1": 400, "vl2": 1200, "al1": 150, "al2": 250},
+    stage={"vl1": 1200, "vl2": 500, "al1": 150, "al2": 250},
     graded=297,
 )
 SMOKE = Sizes(
@@ -54,6 +55,11 @@ SMOKE = Sizes(
     stage={"vl1": 2, "vl2": 2, "al1": 2, "al2": 2},
     graded=9,
 )
+
+
+# Learning rates of the matrices. Instructions go on gently from what captions have taught: at the rate of captions it
+# is lost at first. The audio branch, which must do with sounds what it learns from pictures, learns more gently still.
+STAGE_RATES = {"vl1": 5e-3, "vl2": 2e-3, "al1": 2e-3, "al2": 1e-3}
 
 
 class Run:
@@ -159,7 +165,7 @@ class Run:
             clips,
             self.folder / "trainer",
             steps=self.sizes.stage[name],
-            learning_rate=1e-3,
+            learning_rate=STAGE_RATES[name],
             seed=self.seed,
             beside=beside,
             positions=frame_positions,
@@ -236,6 +242,7 @@ def main() -> None:
     results = run.evaluate()
     if options.ablations:
         results |= run.ablate()
+    write_card(run.folder / "model", run.model.num_parameters(), results, run.seed)
     print(write_report(run.folder, results))
 
 

@@ -2,9 +2,10 @@
 Text of the world, and the language model that is trained on it and then frozen.
 
 Descriptions stand in the place of media. In a video's block of tokens stands one for each thing, the sum of the
-embeddings of its three words ("red circle left"), in a sound's its name; full stops fill the blocks up, at random
-places. So the model learns to answer from what stands there, in the exact prompts of the chat template, before it has
-seen or heard anything.
+embeddings of its three words ("red circle left"), in a sound's one for its name; full stops fill the blocks up, at
+random places. So the model learns to answer from what stands there, in the exact prompts of the chat template, before
+it has seen or heard anything. As a language model knows more than what will be shown to it, the text has all
+combinations, those held out for the test of what is seen, too.
 """
 
 import re
@@ -33,6 +34,7 @@ FORMS = {
 }
 
 BATCH_SIZE = 16  # scenes
+FIRST_DESCRIPTION = VOCABULARY + PLACEHOLDERS  # id of what fills the blocks up; those of what is described follow
 
 
 @dataclass
@@ -48,13 +50,14 @@ class Packed:
 class TextOfTheWorld:
     """Draws scenes, and writes about them in the forms of the chat templates."""
 
-    def __init__(self, processor, rng: np.random.Generator, *, held_out: bool = False):
+    def __init__(self, processor, rng: np.random.Generator, *, held_out: bool | None = None):
         self.processor, self.rng, self.held_out = processor, rng, held_out
         self.filler = self.ids(".")[-1]
         self.answer_start = self.ids("x [/INST]")[-1]  # what stands in front of every answer
-        self.things = {thing: [VOCABULARY + PLACEHOLDERS + i] for i, thing in enumerate(world.THINGS)}
-        self.words = torch.tensor([self.ids(world.clause(thing))[:3] for thing in world.THINGS])
-        self.names = {sound: self.ids(sound) for sound in world.SOUNDS}
+        # Tokens of descriptions, which have their ids behind those of the vocabulary, and the words of each
+        texts = {thing: world.clause(thing).rstrip(".") for thing in world.THINGS} | {s: s for s in world.SOUNDS}
+        self.words = [[self.filler], *(self.ids(text) for text in texts.values())]
+        self.tokens = {what: FIRST_DESCRIPTION + i for i, what in enumerate(texts, start=1)}
 
     def ids(self, text: str) -> list[int]:
         return self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -114,8 +117,8 @@ class TextOfTheWorld:
         """Token ids with the scene's description in the place of media."""
         processor = self.processor
         blocks = {
-            processor.video_token: self._block([self.things[thing] for thing in scene.things or ()], VIDEO_TOKENS),
-            processor.audio_token: self._block([self.names[scene.sound]] if scene.sound else [], AUDIO_TOKENS),
+            processor.video_token: self._block(scene.things or (), VIDEO_TOKENS),
+            processor.audio_token: self._block((scene.sound,) if scene.sound else (), AUDIO_TOKENS),
         }
         for token, block in blocks.items():
             texts = [text.replace(token, token * len(block)) for text in texts]
@@ -128,13 +131,12 @@ class TextOfTheWorld:
                     row[first : first + len(block)] = block
         return rows
 
-    def _block(self, pieces: list[list[int]], length: int) -> list[int]:
-        """The pieces in their order, with full stops between them at random."""
-        spare = length - sum(map(len, pieces))
-        cuts = np.sort(self.rng.integers(0, spare + 1, size=len(pieces)))
-        block: list[int] = []
-        for gap, piece in zip(np.diff([0, *cuts, spare]), [*pieces, []], strict=True):
-            block += [self.filler] * int(gap) + piece
+    def _block(self, described: tuple, length: int) -> list[int]:
+        """One token for each that is described, in their order, at random places, and full stops everywhere else."""
+        block = [FIRST_DESCRIPTION] * length
+        places = np.sort(self.rng.choice(length, size=len(described), replace=False))
+        for place, what in zip(places, described, strict=True):
+            block[place] = self.tokens[what]
         return block
 
 
@@ -144,7 +146,7 @@ def sentences_for_tokenizer(number: int = 400) -> list[str]:
     template = load_chat_template("llama-2")
     sentences = []
     for _ in range(number):
-        things = world.random_things(rng, int(rng.integers(1, world.MAX_OBJECTS + 1)), held_out=False)
+        things = world.random_things(rng, int(rng.integers(1, world.MAX_OBJECTS + 1)), held_out=None)
         scene = world.Scene(things, str(rng.choice(list(world.SOUNDS))))
         sentences += [world.clause(thing) for thing in things] + [f"{scene.sound}."]
         for question in world.questions(scene, rng):
@@ -174,7 +176,7 @@ def pack(rows: list[list[int]], answer_start: int) -> Packed:
     return Packed(ids, positions, segments, labels)
 
 
-def collate(batch: list[Packed], words: torch.Tensor) -> dict[str, torch.Tensor]:
+def collate(batch: list[Packed]) -> dict[str, torch.Tensor]:
     """-> ids, positions, segments, labels (B, S), and mask (B, 1, S, S) of what each token sees"""
     length = max(len(packed.ids) for packed in batch)
 
@@ -191,16 +193,21 @@ def collate(batch: list[Packed], words: torch.Tensor) -> dict[str, torch.Tensor]
         "segments": segments,
         "labels": labels,
         "mask": sees[:, None],
-        "clauses": words,
     }
 
 
-def predict_answers(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """-> logits (N, V) of the N tokens that have a label, their labels (N,), and their rows in the batch (N,)"""
-    words = model.model.language_model.embed_tokens.weight
-    embeddings = torch.cat((words, words[batch["clauses"]].sum(dim=1)))
+def predict_answers(
+    model, words: list[list[int]], batch: dict[str, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """
+    -> logits (N, V) of the N tokens that have a label, their labels (N,), and their rows in the batch (N,). `words`
+    are those of each description.
+    """
+    table = model.model.language_model.embed_tokens.weight
+    offsets = torch.tensor([0, *np.cumsum([len(row) for row in words[:-1]])])
+    sums = nn.functional.embedding_bag(torch.tensor(np.concatenate(words)), table, offsets, mode="sum")
     states = model.model.language_model(
-        inputs_embeds=nn.functional.embedding(batch["ids"], embeddings),
+        inputs_embeds=nn.functional.embedding(batch["ids"], torch.cat((table, sums))),
         position_ids=batch["positions"],
         attention_mask=batch["mask"],
     ).last_hidden_state
@@ -212,8 +219,8 @@ def train_language_model(model, processor, schedule: Schedule) -> None:
     """Train on the answers to all questions about random scenes, and on captions."""
     text = TextOfTheWorld(processor, schedule.rng)
     for step in schedule.steps(model.model.language_model, model.lm_head):
-        batch = collate([text.conversations() for _ in range(BATCH_SIZE)], text.words)
-        logits, labels, _ = predict_answers(model, batch)
+        batch = collate([text.conversations() for _ in range(BATCH_SIZE)])
+        logits, labels, _ = predict_answers(model, text.words, batch)
         step.backward(nn.functional.cross_entropy(logits.float(), labels))
 
 
@@ -226,8 +233,8 @@ def grade(model, processor, num_scenes: int, seed: int = 0) -> dict[str, float]:
         form = ("video", "sound and video", "sound")[number % 3]
         scene = text.scene(form, number=1 + number // 3 % world.MAX_OBJECTS)
         asked = world.questions(scene, text.rng)
-        batch = collate([text.pack(form, scene, asked)], text.words)
-        logits, labels, _ = predict_answers(model, batch)
+        batch = collate([text.pack(form, scene, asked)])
+        logits, labels, _ = predict_answers(model, text.words, batch)
         wrong = set(batch["segments"][batch["labels"] != -100][logits.argmax(-1) != labels].tolist())
         for i, question in enumerate(asked, start=1):
             right[f"{form}: {question.kind}, {len(scene.things or ())}"].append(i not in wrong)

@@ -137,7 +137,10 @@ def new_model(
     for name, weight in model.model.audio_resampler.named_parameters():
         if name.endswith(("crossattention.attention.key.weight", "crossattention.attention.value.weight")):
             weight.data *= JOINT_WIDTH**0.5
+    # Its answers are right or wrong, so that it takes the likeliest token
+    sampling = {"do_sample": False, "temperature": None, "top_p": None}
     model.generation_config = build_generation_config(config, tokenizer, STYLE)
+    model.generation_config.update(**sampling)
     return model, processor
 
 

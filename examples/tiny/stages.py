@@ -16,6 +16,7 @@ from transformers_videollama.training import STAGES, TrainingStage, prepare_for_
 
 from . import world
 from .model import NUM_FRAMES
+from .training import LAST_RATE, WARM_UP, MuonAndAdamW
 
 
 @dataclass
@@ -115,10 +116,9 @@ def train_stage(
     arguments = stage.training_arguments(
         str(folder),
         max_steps=steps,
-        learning_rate=learning_rate,
-        lr_scheduler_kwargs={"min_lr_rate": 0.02},
-        warmup_steps=0.05,
-        adam_beta2=0.98,
+        lr_scheduler_kwargs={"min_lr_rate": LAST_RATE},
+        warmup_steps=WARM_UP,
+        bf16=True,
         per_device_train_batch_size=64,
         dataloader_num_workers=0,
         logging_steps=max(1, steps // 50),
@@ -130,6 +130,9 @@ def train_stage(
     )
     collator = stage.collator(processor, frames_as_sound=False)  # they stand in sound blocks already
     rows = Conversations(clips, stage, seed, beside)
-    trainer = Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collator)
+    optimizer = MuonAndAdamW(getattr(model.model, stage.module), learning_rate=learning_rate)
+    trainer = Trainer(
+        model=model, args=arguments, train_dataset=rows, data_collator=collator, optimizers=(optimizer, None)
+    )
     trainer.train()
     return [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]

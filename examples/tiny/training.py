@@ -1,6 +1,5 @@
-"""The training loop of what is trained before the paper's stages: Muon for matrices, AdamW for the rest."""
+"""The optimizer of all phases, and the training loop of what is trained before the paper's stages."""
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -8,6 +7,39 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import nn
+from transformers import get_cosine_with_min_lr_schedule_with_warmup
+
+
+WARM_UP, LAST_RATE = 0.05, 0.02  # as shares of the steps and of the learning rate
+
+
+class MuonAndAdamW(torch.optim.Optimizer):
+    """
+    Muon (arXiv 2502.16982) for the matrices of hidden layers, AdamW for all else, as one optimizer. What AdamW takes
+    thousands of steps for, to look things up or to tell how things move, takes hundreds.
+
+    Args:
+        modules (`nn.Module`): whose parameters are trained, but for those that need no gradient.
+        learning_rate (`float`): of Muon; AdamW has 2e-3.
+    """
+
+    def __init__(self, *modules: nn.Module, learning_rate: float):
+        tables = {id(part.weight) for module in modules for part in module.modules() if isinstance(part, nn.Embedding)}
+        tables |= {id(module.weight) for module in modules if isinstance(module, nn.Linear)}  # a head
+        trained = [p for module in modules for p in module.parameters() if p.requires_grad]
+        matrices = [p for p in trained if p.ndim == 2 and id(p) not in tables]
+        others = [p for p in trained if p.ndim != 2 or id(p) in tables]
+        super().__init__([{"params": matrices, "lr": learning_rate}, {"params": others, "lr": 2e-3}], {})
+        self.optimizers = (
+            torch.optim.Muon(self.param_groups[:1], weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(self.param_groups[1:], betas=(0.9, 0.98), weight_decay=0.01),
+        )
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        for optimizer, group in zip(self.optimizers, self.param_groups, strict=True):
+            optimizer.param_groups = [group]  # whose learning rate a schedule may have set
+            optimizer.step()
 
 
 @dataclass
@@ -17,8 +49,7 @@ class Schedule:
 
     Args:
         num_steps (`int`)
-        learning_rate (`float`): of Muon (arXiv 2502.16982), which is for the matrices of hidden layers; with it, a
-            language model learns to look things up in a fraction of AdamW's steps. All else has AdamW, at 2e-3.
+        learning_rate (`float`): of Muon.
         rng (`np.random.Generator`): what batches are drawn with.
         say (`Callable`): where progress is printed.
     """
@@ -32,32 +63,20 @@ class Schedule:
 
     def steps(self, *modules: nn.Module) -> Iterator["Step"]:
         """Yield the steps one after the other; each must call `backward` once."""
-        optimizers = self._optimizers(modules)
+        optimizer = MuonAndAdamW(*modules, learning_rate=self.learning_rate)
+        rates = get_cosine_with_min_lr_schedule_with_warmup(
+            optimizer, round(WARM_UP * self.num_steps), self.num_steps, min_lr_rate=LAST_RATE
+        )
         start, since = time.time(), 0
         for number in range(self.num_steps):
-            warm_up = min(1.0, (number + 1) / max(1, self.num_steps // 20))
-            cosine = 0.5 * (1 + math.cos(math.pi * number / self.num_steps))
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = optimizer.defaults["lr"] * warm_up * (0.02 + 0.98 * cosine)
-            step = Step(self.rng, optimizers)
+            step = Step(self.rng, optimizer)
             yield step
+            rates.step()
             self.losses.append(step.loss)
             if (number + 1) % self.every == 0 or number + 1 == self.num_steps:
                 mean = float(np.mean(self.losses[since:]))
                 since = len(self.losses)
                 self.say(f"  step {number + 1}/{self.num_steps}  loss {mean:.4f}  {time.time() - start:.0f} s")
-
-    def _optimizers(self, modules: tuple[nn.Module, ...]) -> list[torch.optim.Optimizer]:
-        tables = {id(part.weight) for module in modules for part in module.modules() if isinstance(part, nn.Embedding)}
-        tables |= {id(module.weight) for module in modules if isinstance(module, nn.Linear)}  # a head
-        parameters = [parameter for module in modules for parameter in module.parameters()]
-        matrices = [p for p in parameters if p.ndim == 2 and id(p) not in tables]
-        others = [p for p in parameters if p.ndim != 2 or id(p) in tables]
-        return [
-            torch.optim.AdamW(others, lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01),
-            torch.optim.Muon(matrices, lr=self.learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-        ]
 
 
 @dataclass
@@ -65,15 +84,14 @@ class Step:
     """One step of a training loop."""
 
     rng: np.random.Generator
-    optimizers: list[torch.optim.Optimizer]
-    loss: float = math.nan
+    optimizer: torch.optim.Optimizer
+    loss: float = float("nan")
 
     def backward(self, loss: torch.Tensor) -> None:
         """Follow the gradient of a loss."""
         self.loss = float(loss.detach())
         loss.backward()
-        for optimizer in self.optimizers:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
+        for group in self.optimizer.param_groups:
+            torch.nn.utils.clip_grad_norm_(group["params"], 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()

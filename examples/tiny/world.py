@@ -90,14 +90,14 @@ class Question:
 THINGS = tuple(Thing(shape, colour, motion) for shape in SHAPES for colour in COLOURS for motion in MOTIONS)
 
 
-def random_things(rng: np.random.Generator, number: int, *, held_out: bool) -> tuple[Thing, ...]:
-    """`number` things of one split, of different shapes and different colours, in the order of `SHAPES`."""
+def random_things(rng: np.random.Generator, number: int, *, held_out: bool | None) -> tuple[Thing, ...]:
+    """`number` things of one split or (`None`) of both, of different shapes and colours, in the order of `SHAPES`."""
     chosen: list[Thing] = []
     while len(chosen) < number:
         left = [
             thing
             for thing in THINGS
-            if thing.held_out == held_out
+            if held_out in (None, thing.held_out)
             and all(thing.shape != other.shape and thing.colour != other.colour for other in chosen)
         ]
         chosen.append(left[rng.integers(len(left))])
