@@ -25,8 +25,8 @@ $(VENV_MIN)/.installed: pyproject.toml constraints.txt constraints-min.txt
 	$(VENV_MIN)/bin/python $(PIP_INSTALL) --constraint $(VENV_MIN)/constraints.txt --editable '.[dev]' librosa
 	touch $@
 
-demo: install  ## render a clip with sound, convert the tiny checkpoint, and ask about the clip
-	$(VENV)/bin/python examples/demo.py
+demo: install  ## render a clip with sound, and ask the tiny model of the package about it
+	$(VENV)/bin/python -m examples.demo
 
 tiny: install  ## train and test a tiny model that sees and hears, from nothing (about an hour)
 	$(VENV)/bin/python -m examples.tiny demo/tiny

@@ -1,46 +1,34 @@
 """
-From nothing to an answer about a clip with sound, without a download: renders a clip, converts the tiny checkpoint of
-the tests, and asks about the clip. Run it with `make demo`, or `python examples/demo.py [FOLDER]`.
-
-The tiny checkpoint has the layout of the released ones but random weights, so its answer is noise; what the demo shows
-is the way from the original's files to a pipeline.
+From nothing to answers about a clip with sound, without a download: renders a clip that the tiny model of this package
+has not seen the like of, and asks about it. Run it with `make demo`, or `python -m examples.demo [FOLDER]`.
 """
 
 import argparse
-import shutil
 from pathlib import Path
 
-from render_clip import render_clip
-from transformers import pipeline, set_seed
+from transformers import pipeline
 
-import transformers_videollama  # noqa: F401 (registers the Auto classes)
-from conversion.__main__ import main as convert
+from transformers_videollama import TINY_CHECKPOINT
+
+from .tiny.demo_clip import render_demo_clip
 
 
-TINY = Path(__file__).parents[1] / "tests" / "data"
+QUESTIONS = ("What do you see?", "How does the circle move?", "What do you hear?", "What do you see and hear?")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("demo"), help="where the demo writes (demo)")
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("demo"), help="where the clip goes (demo)")
     folder = parser.parse_args().folder
-    checkpoint = folder / "tiny-video-llama"
     folder.mkdir(exist_ok=True)
-    shutil.rmtree(checkpoint, ignore_errors=True)
+    clip = render_demo_clip(folder / "clip.mp4")
 
-    clip = folder / "clip.mp4"
-    render_clip(clip)
-    convert([str(TINY / "reference" / "checkpoints"), str(checkpoint), "--config", str(TINY / "tiny_heads.json")])
-
-    question = "What do you see and hear?"
-    video = {"type": "video", "path": str(clip)}
-    chat = [{"role": "user", "content": [video, {"type": "text", "text": question}]}]
-    set_seed(0)
-    answer = pipeline("any-to-any", model=str(checkpoint))(text=chat, max_new_tokens=20, return_full_text=False)
-    print(f"\nclip:     {clip} (video with sound)")
-    print(f"question: {question}")
-    print(f"answer:   {answer[0]['generated_text'].strip()!r}")
-    print("(noise, as expected: the tiny checkpoint has random weights; a released one answers in words)")
+    ask = pipeline("any-to-any", model=TINY_CHECKPOINT)
+    print(f"\n{clip}: a red circle moves left, and a bell rings\n")
+    for question in QUESTIONS:
+        content = [{"type": "video", "path": str(clip)}, {"type": "text", "text": question}]
+        answer = ask(text=[{"role": "user", "content": content}], return_full_text=False)[0]["generated_text"]
+        print(f"{question:26} {answer.strip()}")
 
 
 if __name__ == "__main__":

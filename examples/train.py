@@ -6,11 +6,11 @@ accelerate launch --config_file examples/accelerate/ddp.yaml examples/train.py -
 python examples/train.py ... --branch-from runs/vl1/branch.safetensors --lora --load-in-4bit --gradient_checkpointing
 python examples/train.py ... --resume
 
-The smallest that works on a CPU, behind `make demo`, which leaves a tiny checkpoint and a clip:
+The smallest that works on a CPU, behind `make demo`, which leaves a clip, and with the tiny model of the package:
 
 echo '[{"messages": [{"role": "user", "content": [{"type": "video", "path": "clip.mp4"}]},
-                     {"role": "assistant", "content": "A ball swings."}]}]' > demo/chats.json
-python examples/train.py --model demo/tiny-video-llama --stage vl2 --data demo/chats.json --max_steps 3 --use_cpu
+                     {"role": "assistant", "content": "A circle moves."}]}]' > demo/chats.json
+python examples/train.py --model src/transformers_videollama/tiny --stage vl2 --data demo/chats.json --use_cpu
 
 What comes out lies in `--output_dir`, `runs/STAGE` by default: checkpoints, and `branch.safetensors` or the adapter.
 """

@@ -80,7 +80,6 @@ def test_vicuna_answers_do_not_show_the_stop_string(capsys, checkpoints, clip):
         (["ask", "What is it?", "--model", "."], "ask takes files and a question"),
         (["ask", "missing.mp4", "What is it?", "--model", "CHECKPOINT"], "missing.mp4"),
         (["ask", "CLIP", "What is it?", "--model", "missing-model"], "missing-model"),
-        (["ask", "CLIP", "What is it?"], "--model"),
         (["ask", "CLIP", "What?", "--model", "CHECKPOINT", "--start", "100"], "clip.mp4"),
         (["ask", "--image", "missing.png", "What?", "--model", "CHECKPOINT"], "missing.png"),
         (["listen"], "invalid choice"),

@@ -47,12 +47,24 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess:
     )
 
 
-def test_the_first_two_commands_are_the_demo_and_the_tests():
-    assert [code.strip() for code in blocks("bash")[:2]] == ["make demo", "make test"]
+def test_the_first_commands_are_the_demo_and_the_tests():
+    first = [code.strip() for code in blocks("bash")[:3]]
+    assert [first[0], first[2]] == ["make demo", "make test"]
+
+
+def test_demo_prints_what_readme_says(folder):
+    """Run as `make demo` does; then the command that needs no model."""
+    result = run([sys.executable, "-m", "examples.demo"], folder)
+    assert result.returncode == 0, result.stderr
+    printed = blocks("text")[0]
+    assert printed in result.stdout
+    result = run(["bash", "-euc", blocks("bash")[1]], folder)
+    assert result.returncode == 0, result.stderr
+    assert printed.endswith(f"  {result.stdout}")
 
 
 def test_commands_and_code_run_as_printed(folder):
-    conversion, *commands = blocks("bash")[2:]
+    conversion, *commands = blocks("bash")[3:]
     result = run(["bash", "-euc", conversion], folder)
     assert result.returncode == 0, result.stderr
     code = "\n".join(blocks("python"))

@@ -41,9 +41,9 @@ FULL = Sizes(
     clips={"things": 8000, "sounding": 400, "held_out": 288},
     language=1600,
     frames=700,
-    pictures=350,
-    sounds=250,
-    stage={"vl1": 1200, "vl2": 500, "al1": 150, "al2": 250},
+    pictures=500,
+    sounds=300,
+    stage={"vl1": 2400, "vl2": 1000, "al1": 200, "al2": 300},
     graded=297,
 )
 SMOKE = Sizes(
@@ -247,5 +247,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
+    torch.set_num_threads(min(2, torch.get_num_threads()))  # more would wait for each other: everything is small
     main()

@@ -120,7 +120,7 @@ def _bars(axis, labels: list[str], series: dict[str, tuple[list[tuple], str]], r
         axis.plot(places, values, ".", color="black", markersize=3)
     axis.set_xticks(range(len(labels)), labels, rotation=30, ha="right")
     axis.set_ylim(0, 1.02)
-    axis.legend(fontsize="small")
+    axis.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(series), frameon=False)
 
 
 def main() -> None:

@@ -118,7 +118,6 @@ def train_stage(
         max_steps=steps,
         lr_scheduler_kwargs={"min_lr_rate": LAST_RATE},
         warmup_steps=WARM_UP,
-        bf16=True,
         per_device_train_batch_size=64,
         dataloader_num_workers=0,
         logging_steps=max(1, steps // 50),

@@ -20,6 +20,7 @@ from .modeling_video_llama import (
 )
 from .processing_video_llama import EncodedMedia, VideoLlamaProcessor
 from .registration import register
+from .tiny import TINY_CHECKPOINT
 from .video_processing_video_llama import VideoLlamaVideoProcessor
 
 
@@ -27,6 +28,7 @@ __all__ = [
     "EncodedMedia",
     "MediaError",
     "Sound",
+    "TINY_CHECKPOINT",
     "Video",
     "VideoLlamaAudioConfig",
     "VideoLlamaAudioModel",

@@ -8,6 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from .tiny import TINY_CHECKPOINT
+
 
 if TYPE_CHECKING:
     from .modeling_video_llama import VideoLlamaForConditionalGeneration
@@ -16,11 +18,17 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 EPILOG = """examples:
+  videollama ask clip.mp4 "What do you see and hear?"
   videollama ask clip.mp4 "What is happening?" --model ./Video-LLaMA-2-7B-Finetuned
   videollama ask before.jpg after.jpg "What has changed?" --model ./Video-LLaMA-2-7B-Finetuned --quantize 4bit
   videollama chat clip.mp4 --start 60 --end 90 --model ./Video-LLaMA-2-7B-Finetuned
   videollama precompute webvid.csv features/ --format webvid --model ./Video-LLaMA-2-7B-Pretrained
 """
+
+TINY_NOTE = (
+    "videollama: no --model is named, so this package's tiny model answers. It knows coloured shapes that move, and "
+    "eight sounds; for anything else, name a checkpoint."
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,7 +81,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("--model", required=True, help="folder of a converted checkpoint, or its id on the Hub")
+    add(
+        "--model",
+        help="folder of a converted checkpoint, or its id on the Hub (default: this package's tiny one)",
+    )
     add("--image", action="append", default=[], metavar="FILE", help="a further image; can be repeated")
     add("--no-audio", action="store_true", help="leave out the sound of videos")
     add("--num-frames", type=int, metavar="N", help="frames taken of each video (default: the processor's, 8)")
@@ -123,6 +134,9 @@ class _Conversation:
 
     def __init__(self, args: argparse.Namespace):
         self.args = args
+        if args.model is None:
+            args.model = TINY_CHECKPOINT
+            print(TINY_NOTE, file=sys.stderr)  # noqa: T201
         files = args.inputs[:-1] if args.command == "ask" else args.inputs
         self.sources = [*files, *args.image]
         self.processor = _load(args, "AutoProcessor")
@@ -218,7 +232,7 @@ def _streamer(processor: "VideoLlamaProcessor"):
     from transformers import TextStreamer
 
     class AnswerStreamer(TextStreamer):
-        """Prints an answer while it is generated, without the space before it and the stop string behind it."""
+        """Prints an answer while it is generated, without the space around it and the stop string behind it."""
 
         def __init__(self):
             super().__init__(processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
@@ -233,11 +247,12 @@ def _streamer(processor: "VideoLlamaProcessor"):
                 text = text.lstrip()
             self.held = ""
             if stream_end:
-                text = text.removesuffix(stop)
+                text = text.removesuffix(stop).rstrip()
             else:
-                # what may be the beginning of the stop string waits for the next token
+                # space, and what may be the beginning of the stop string, waits for the next token
                 length = next((n for n in range(len(stop), 0, -1) if text.endswith(stop[:n])), 0)
-                text, self.held = text[: len(text) - length], text[len(text) - length :]
+                length = len(text[: len(text) - length].rstrip())
+                text, self.held = text[:length], text[length:]
             self.printed_any = self.printed_any or bool(text)
             print(text, end="\n" if stream_end else "", flush=True)  # noqa: T201 (the answer)
 

@@ -1,0 +1,96 @@
+"""The trained tiny model of the package: it answers right, through every door that a user takes."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForMultimodalLM, AutoProcessor, pipeline
+
+from examples.tiny import world
+from examples.tiny.evaluate import ask
+from examples.tiny.render import render
+from transformers_videollama import TINY_CHECKPOINT
+from transformers_videollama.cli import main
+
+
+RED_CIRCLE = world.Thing("circle", "red", "left")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return AutoModelForMultimodalLM.from_pretrained(TINY_CHECKPOINT, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return AutoProcessor.from_pretrained(TINY_CHECKPOINT)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clips") / "red_circle_and_bell.mp4"
+    return str(render(world.Scene((RED_CIRCLE,), "bell"), path, np.random.default_rng(7)))
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Clips of things that no clip of the training has, one or two in each, with each of the sounds and without."""
+    folder, rng = tmp_path_factory.mktemp("clips"), np.random.default_rng(8)
+    scenes = []
+    for number, sound in enumerate([*world.SOUNDS, None, None, None, None]):
+        things = world.random_things(rng, 1 + number % 2, held_out=True)
+        scenes.append(world.Scene(things, sound))
+    return [(render(scene, folder / f"{i}.mp4", rng), scene) for i, scene in enumerate(scenes)]
+
+
+def test_it_is_small_and_says_how_it_was_made(model):
+    assert model.num_parameters() <= 6_000_000
+    assert sum(path.stat().st_size for path in Path(TINY_CHECKPOINT).iterdir() if path.is_file()) <= 10_000_000
+    card = (Path(TINY_CHECKPOINT) / "README.md").read_text()
+    assert re.search(r"^python -m examples.tiny demo/tiny --seed \d+$", card, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("kind", world.QUESTIONS)
+def test_it_is_right_about_clips_that_it_has_not_seen(kind, model, processor, clips):
+    """Nine of ten answers to the letter; about attributes of one of two things, eight of ten."""
+    rng = np.random.default_rng(9)
+    asked = [
+        (path, len(scene.things), question)
+        for path, scene in sorted(clips, key=lambda row: row[1].sound is None)
+        for question in world.questions(scene, rng)
+        if question.kind == kind
+    ]
+    answers = ask(model, processor, [(path, question.text) for path, _, question in asked])
+    right = {1: [], 2: []}
+    for (_, number, question), answer in zip(asked, answers, strict=True):
+        right[number].append(answer == question.answer)
+    assert np.mean(right[1]) >= 0.8
+    assert np.mean(right[2]) >= (0.6 if kind.startswith("see") else 0.7)
+
+
+def test_what_is_heard_is_in_the_sound(model, processor, clips):
+    """Without the sound, the same clips are silent."""
+    questions = [(path, "What do you hear?") for path, _ in clips]
+    answers = ask(model, processor, questions, load_audio_from_video=False)
+    assert set(answers) == {"I hear nothing."}
+
+
+def test_pipeline(clip):
+    content = [{"type": "video", "path": clip}, {"type": "text", "text": "What do you see and hear?"}]
+    chat = [{"role": "user", "content": content}]
+    answer = pipeline("any-to-any", model=TINY_CHECKPOINT)(text=chat, return_full_text=False)[0]["generated_text"]
+    assert answer.strip() == "I see a red circle that moves left and I hear a bell."
+
+
+def test_command_without_a_model(capsys, clip):
+    assert main(["ask", clip, "What do you hear?"]) == 0
+    output = capsys.readouterr()
+    assert output.out == "I hear a bell.\n"
+    assert "tiny model" in output.err
+    assert main(["ask", clip, "What color is the circle?", "--json", "--no-audio", "--model", TINY_CHECKPOINT]) == 0
+    output = capsys.readouterr()
+    assert json.loads(output.out)["answer"] == "The circle is red."
+    assert "tiny model" not in output.err
