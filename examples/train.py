@@ -10,7 +10,7 @@ The smallest that works on a CPU, behind `make demo`, which leaves a clip, and w
 
 echo '[{"messages": [{"role": "user", "content": [{"type": "video", "path": "clip.mp4"}]},
                      {"role": "assistant", "content": "A circle moves."}]}]' > demo/chats.json
-python examples/train.py --model src/transformers_videollama/tiny --stage vl2 --data demo/chats.json --use_cpu
+python examples/train.py --model src/transformers_videollama/tiny --stage vl2 --data demo/chats.json --max_steps 3
 
 What comes out lies in `--output_dir`, `runs/STAGE` by default: checkpoints, and `branch.safetensors` or the adapter.
 """

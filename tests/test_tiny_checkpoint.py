@@ -55,7 +55,7 @@ def test_it_is_small_and_says_how_it_was_made(model):
 
 @pytest.mark.parametrize("kind", world.QUESTIONS)
 def test_it_is_right_about_clips_that_it_has_not_seen(kind, model, processor, clips):
-    """Nine of ten answers to the letter; about attributes of one of two things, eight of ten."""
+    """To the letter: four of five about one thing, seven of ten about one of two, six of ten that describe both."""
     rng = np.random.default_rng(9)
     asked = [
         (path, len(scene.things), question)

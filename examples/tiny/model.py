@@ -138,9 +138,8 @@ def new_model(
         if name.endswith(("crossattention.attention.key.weight", "crossattention.attention.value.weight")):
             weight.data *= JOINT_WIDTH**0.5
     # Its answers are right or wrong, so that it takes the likeliest token
-    sampling = {"do_sample": False, "temperature": None, "top_p": None}
     model.generation_config = build_generation_config(config, tokenizer, STYLE)
-    model.generation_config.update(**sampling)
+    model.generation_config.update(do_sample=False, temperature=None, top_p=None)
     return model, processor
 
 
