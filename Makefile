@@ -6,10 +6,10 @@ WORKERS ?= 2
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tiny test test-min lint format clean
+.PHONY: help install demo tiny test test-min conformance conformance-min lint format clean
 
 help:  ## list these commands
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
 
 install: $(VENV)/.installed  ## create .venv from constraints.txt
 
@@ -36,6 +36,12 @@ test: install  ## run the tests
 
 test-min: $(VENV_MIN)/.installed  ## run the tests on the oldest supported transformers
 	$(VENV_MIN)/bin/python -m pytest -n $(WORKERS)
+
+conformance: install  ## run the library's own tests of models and processors on ours
+	$(VENV)/bin/python -m conformance -n $(WORKERS)
+
+conformance-min: $(VENV_MIN)/.installed  ## the same on the oldest supported transformers
+	$(VENV_MIN)/bin/python -m conformance -n $(WORKERS)
 
 lint: install  ## check style and types
 	$(VENV)/bin/ruff check .

@@ -209,6 +209,37 @@ def test_hidden_states_and_attentions(checkpoint):
     assert model(**everything(model), return_dict=False)[0].shape[0] == 1
 
 
+@pytest.mark.parametrize(
+    ("features", "config", "inputs", "steps"),
+    (
+        ("image", "vision_config", {"pixel_values": torch.zeros(2, 3, 224, 224)}, 2),
+        (
+            "video",
+            "vision_config",
+            {
+                "pixel_values_videos": torch.zeros(1, 3, 3, 224, 224),
+                "video_frame_mask": torch.tensor([[True, True, False]]),
+            },
+            2,
+        ),
+        ("audio", "audio_config", {"input_features": torch.zeros(1, 4, 128, 204)}, 4),
+        ("audio", "audio_vision_config", {"audio_pixel_values": torch.zeros(1, 2, 3, 224, 224)}, 2),
+    ),
+    ids=("image", "padded video", "sound", "frames as sound"),
+)
+def test_features_come_with_the_inner_states_of_the_encoder_on_request(checkpoint, features, config, inputs, steps):
+    model = load(checkpoint, attn_implementation="eager")
+    get_features = getattr(model, f"get_{features}_features")
+    layers = getattr(model.config, config).num_hidden_layers
+    plain = get_features(**inputs)
+    full = get_features(**inputs, output_hidden_states=True, output_attentions=True)
+    assert plain.hidden_states is plain.attentions is None
+    assert len(full.hidden_states) == layers + 1
+    assert len(full.attentions) == layers
+    assert {len(states) for states in (*full.hidden_states, *full.attentions)} == {steps}  # none for padding
+    torch.testing.assert_close(full.pooler_output, plain.pooler_output)
+
+
 def test_gradient_checkpointing_gives_the_same_gradients(own_model):
     inputs = everything(own_model)
     labels = inputs["input_ids"].masked_fill(inputs["input_ids"] >= 1000, -100)

@@ -251,9 +251,15 @@ def test_save_and_reload(processor, clip, tmp_path):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        ({"text": "<video>"}, r"\[1\] placeholders <video>, 1 in all, but 0 items"),
-        ({"text": ["<image>", "none"], "images": [np.zeros((4, 4, 3), np.uint8)] * 2}, r"\[1, 0\] .* but 2 items"),
-        ({"text": "no placeholder", "audio": np.ones(3200, np.float32)}, r"<audio>, 0 in all, but 1 items"),
+        ({"text": "<video>"}, r"<video> tokens .* number of videos, .* \[1\] of them, 1 in all, and 0 videos"),
+        (
+            {"text": ["<image>", "none"], "images": [np.zeros((4, 4, 3), np.uint8)] * 2},
+            r"\[1, 0\] .* and 2 images were passed",
+        ),
+        (
+            {"text": "no placeholder", "audio": np.ones(3200, np.float32)},
+            r"<audio> tokens .* number of sounds, .* 0 in all, and 1 sounds",
+        ),
         ({}, "give at least one"),
         ({"text": [3]}, "item 0 is <class 'int'>"),
     ],

@@ -11,6 +11,7 @@ clips of all items, Q queries of the image Q-Former, R queries of a resampler, S
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -486,7 +487,8 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
 
         Returns:
             [`BaseModelOutputWithPooling`]: `pooler_output` (videos, R, text hidden size), what the language model
-            gets, and `last_hidden_state` (videos, R, resampler width).
+            gets, and `last_hidden_state` (videos, R, resampler width). With `output_hidden_states=True` or
+            `output_attentions=True` also those of the vision tower, for the real frames of all videos.
 
         Raises:
             ValueError: for pixels of another shape than the vision tower takes, or more frames than positions.
@@ -495,11 +497,14 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
             raise ValueError("exactly one of pixels and frame features must be given")
         if video_frame_features is not None:
             _check_steps(video_frame_features, self.config.num_query_tokens, self.config.qformer_config.hidden_size)
-            frames = video_frame_features
+            seen = BaseModelOutputWithPooling(pooler_output=video_frame_features)
         else:
             self._check_pixels(pixel_values_videos, self.config.vision_config.image_size)
-            frames = _encode_steps(self.get_frame_features, pixel_values_videos, video_frame_mask)
-        return self.video_resampler(frames, video_frame_mask)
+            encode = partial(self._encode_frames, **_recorded(kwargs))
+            seen = _encode_steps(encode, pixel_values_videos, video_frame_mask)
+        fused = self.video_resampler(seen.pooler_output, video_frame_mask)
+        fused.hidden_states, fused.attentions = seen.hidden_states, seen.attentions
+        return fused
 
     def get_frame_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """
@@ -512,13 +517,20 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         Returns:
             `torch.Tensor` of shape `(N, Q, image Q-Former width)`.
         """
+        features: torch.Tensor = self._encode_frames(pixel_values).pooler_output
+        return features
+
+    def _encode_frames(self, pixel_values: torch.Tensor, **recorded: bool) -> BaseModelOutputWithPooling:
+        """The vision tower's output for frames (N, 3, H, W), with the image Q-Former's as `pooler_output` (N, Q, D)"""
         trained = _is_trained(self.vision_tower) or _is_trained(self.qformer) or self.query_tokens.requires_grad
         with _autograd_where_needed(trained, pixel_values):
-            patches = self.vision_tower(pixel_values).last_hidden_state
-            return self.qformer(
+            seen = self.vision_tower(pixel_values, return_dict=True, **recorded)
+            patches = seen.last_hidden_state
+            seen.pooler_output = self.qformer(
                 query_embeds=self.query_tokens.expand(len(patches), -1, -1).to(patches.device),
                 encoder_hidden_states=patches,
             ).last_hidden_state
+        return seen
 
     @can_return_tuple
     def get_audio_features(
@@ -545,7 +557,8 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
 
         Returns:
             [`BaseModelOutputWithPooling`]: `pooler_output` (sounds, R, text hidden size), what the language model
-            gets, and `last_hidden_state` (sounds, R, resampler width).
+            gets, and `last_hidden_state` (sounds, R, resampler width). With `output_hidden_states=True` or
+            `output_attentions=True` also those of the trunk of ImageBind, for the real clips of all sounds.
 
         Raises:
             ValueError: where the model lacks the branch or the trunk that is asked for, where several inputs or none
@@ -559,16 +572,22 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
                 "the original with its AL_*.pth and imagebind_huge.pth, and without --no-audio"
             )
         if audio_clip_features is not None:
-            clips = audio_clip_features.unsqueeze(2)
-            _check_steps(clips, 1, self.config.audio_config.projection_dim)
+            _check_steps(audio_clip_features.unsqueeze(2), 1, self.config.audio_config.projection_dim)
+            heard = BaseModelOutputWithPooling(pooler_output=audio_clip_features)
         else:
-            clips = self._embed_clips(input_features, audio_pixel_values, audio_clip_mask).unsqueeze(2)
-        return self.audio_resampler(clips, audio_clip_mask)
+            heard = self._embed_clips(input_features, audio_pixel_values, audio_clip_mask, **_recorded(kwargs))
+        fused = self.audio_resampler(heard.pooler_output.unsqueeze(2), audio_clip_mask)
+        fused.hidden_states, fused.attentions = heard.hidden_states, heard.attentions
+        return fused
 
     def _embed_clips(
-        self, input_features: torch.Tensor | None, pixels: torch.Tensor | None, mask: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Clips or frames (B, T, ...) -> their embeddings in ImageBind's joint space (B, T, projection_dim)"""
+        self,
+        input_features: torch.Tensor | None,
+        pixels: torch.Tensor | None,
+        mask: torch.Tensor | None,
+        **recorded: bool,
+    ) -> BaseModelOutputWithPooling:
+        """Clips or frames (B, T, ...) -> `pooler_output` in ImageBind's joint space (B, T, projection_dim)"""
         if input_features is not None:
             self._check_spectrograms(input_features)
             steps, tower = input_features, self.audio_tower
@@ -581,7 +600,7 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
             self._check_pixels(pixels, self.config.audio_vision_config.image_size)
             steps, tower = pixels, self.audio_vision_tower
         with _autograd_where_needed(_is_trained(tower), steps):
-            return _encode_steps(lambda clips: tower(clips).pooler_output, steps, mask)
+            return _encode_steps(partial(tower, return_dict=True, **recorded), steps, mask)
 
     def _check_pixels(self, pixels: torch.Tensor, image_size: int) -> None:
         if pixels.ndim != 5 or pixels.shape[2:] != (3, image_size, image_size):
@@ -923,18 +942,27 @@ def _check_steps(features: torch.Tensor, num_tokens: int, width: int) -> None:
         )
 
 
+def _recorded(kwargs: dict) -> dict[str, bool]:
+    """Which of an encoder's inner states are asked for; the other keywords of engines are not meant for it."""
+    return {name: kwargs[name] for name in ("output_hidden_states", "output_attentions") if name in kwargs}
+
+
 def _encode_steps(
-    encode: Callable[[torch.Tensor], torch.Tensor], steps: torch.Tensor, step_mask: torch.Tensor | None
-) -> torch.Tensor:
+    encode: Callable[[torch.Tensor], BaseModelOutputWithPooling], steps: torch.Tensor, step_mask: torch.Tensor | None
+) -> BaseModelOutputWithPooling:
     """
-    Runs `encode` on the real steps of (B, T, ...) at once, and returns (B, T, ...) with zeros in the padding. While
-    compiling, where sizes may not depend on values, the padding is encoded like the rest and ignored later.
+    Runs `encode` on the real steps of (B, T, ...) at once, and returns its output with a `pooler_output` (B, T, ...)
+    that has zeros in the padding. While compiling, where sizes may not depend on values, the padding is encoded like
+    the rest and ignored later.
     """
     flat = steps.flatten(0, 1)
     if step_mask is None or torch.compiler.is_compiling():
-        return encode(flat).unflatten(0, steps.shape[:2])
-    real = step_mask.flatten().bool()
-    encoded = encode(flat[real])
-    padded = encoded.new_zeros(len(real), *encoded.shape[1:])
-    padded[real.to(padded.device)] = encoded
-    return padded.unflatten(0, steps.shape[:2])
+        encoded = encode(flat)
+        features = encoded.pooler_output
+    else:
+        real = step_mask.flatten().bool()
+        encoded = encode(flat[real])
+        features = encoded.pooler_output.new_zeros(len(real), *encoded.pooler_output.shape[1:])
+        features[real.to(features.device)] = encoded.pooler_output
+    encoded.pooler_output = features.unflatten(0, steps.shape[:2])
+    return encoded

@@ -15,7 +15,7 @@ from .feature_extraction_video_llama import Downmix, as_list_of_sounds
 from .media import load_image, load_sound
 from .video_processing_video_llama import (
     SAMPLING_OPTIONS,
-    VideoLlamaVideosKwargs,
+    VideoLlamaVideoProcessorKwargs,
     as_list_of_metadata,
     as_list_of_videos,
     pad_steps,
@@ -47,7 +47,7 @@ class EncodedMedia:
     features: torch.Tensor
 
 
-class VideoLlamaProcessorVideosKwargs(VideoLlamaVideosKwargs, total=False):
+class VideoLlamaProcessorVideosKwargs(VideoLlamaVideoProcessorKwargs, total=False):
     """
     Besides those of the video processor:
 
@@ -249,12 +249,13 @@ class VideoLlamaProcessor(ProcessorMixin):
         for i, prompt in enumerate(text):
             if not isinstance(prompt, str):
                 raise ValueError(f"text must be a string or a list of strings, but item {i} is {type(prompt)}")
-        for token, items in ((self.image_token, images), (self.video_token, videos), (self.audio_token, audio)):
+        given = (("images", self.image_token, images), ("videos", self.video_token, videos))
+        for name, token, items in (*given, ("sounds", self.audio_token, audio)):
             counts = [prompt.count(token) for prompt in text]
             if sum(counts) != len(items or []):
                 raise ValueError(
-                    f"the prompts have {counts} placeholders {token}, {sum(counts)} in all, but {len(items or [])} "
-                    "items were passed for them; use one placeholder for each item"
+                    f"the number of {token} tokens in the prompts should be the same as the number of {name}, but the "
+                    f"prompts have {counts} of them, {sum(counts)} in all, and {len(items or [])} {name} were passed"
                 )
 
     def _process_images(self, images, **kwargs):

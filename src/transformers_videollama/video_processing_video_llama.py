@@ -18,13 +18,13 @@ from transformers.video_utils import VideoMetadata
 from .media import DEFAULT_NUM_FRAMES, Sampling, Video, load_video
 
 
-__all__ = ["VideoLlamaVideoProcessor", "VideoLlamaVideosKwargs"]
+__all__ = ["VideoLlamaVideoProcessor", "VideoLlamaVideoProcessorKwargs"]
 
 # What says which frames of a video are taken
 SAMPLING_OPTIONS = ("num_frames", "fps", "sampling", "start", "end", "do_sample_frames")
 
 
-class VideoLlamaVideosKwargs(VideosKwargs, total=False):
+class VideoLlamaVideoProcessorKwargs(VideosKwargs, total=False):
     """
     Besides those of the library:
 
@@ -45,7 +45,7 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
     decoder, as in the original; decoded frames by a bilinear filter with antialiasing, the nearest match to it.
     """
 
-    valid_kwargs = VideoLlamaVideosKwargs
+    valid_kwargs = VideoLlamaVideoProcessorKwargs
     model_input_names = ["pixel_values_videos", "video_frame_mask"]
     resample = PILImageResampling.BILINEAR
     size = {"height": 224, "width": 224}
@@ -60,14 +60,15 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
     fps = None
     sampling = "uniform"
 
-    def preprocess(self, videos: Any, **kwargs: Unpack[VideoLlamaVideosKwargs]) -> BatchFeature:
+    def preprocess(self, videos: Any, **kwargs: Unpack[VideoLlamaVideoProcessorKwargs]) -> BatchFeature:
         """
         Args:
             videos: One video or a list of videos. A video is whatever [`load_video`] takes (a path, URL, bytes, numpy
                 or torch of shape `(T, H, W, 3)` or `(T, 3, H, W)`, a list of PIL images), or a loaded [`Video`]. In a
                 list, a path is a video, and a list of pictures is one video.
-            kwargs: see [`VideoLlamaVideosKwargs`]: `num_frames`, `fps`, `sampling`, `start`, `end`, `video_metadata`
-                (`{"fps": ...}` for each video that is given as frames), `return_tensors`, `return_metadata`, ...
+            kwargs: see [`VideoLlamaVideoProcessorKwargs`]: `num_frames`, `fps`, `sampling`, `start`, `end`,
+                `video_metadata` (`{"fps": ...}` for each video that is given as frames), `return_tensors`,
+                `return_metadata`, ...
 
         Returns:
             [`BatchFeature`]: `pixel_values_videos` (videos, T, 3, height, width), float32, and `video_frame_mask`

@@ -1,0 +1,89 @@
+"""The library's model tests: the whole model, and each of ImageBind's trunks by itself."""
+
+import unittest
+
+from tests.generation.test_utils import GenerationTesterMixin
+from tests.test_configuration_common import ConfigTester
+from tests.test_fsdp_mixin import FSDPTesterMixin
+from tests.test_modeling_common import ModelTesterMixin
+from tests.test_pipeline_mixin import PipelineTesterMixin
+from tests.test_training_mixin import TrainingTesterMixin
+from torch import nn
+
+from tests import test_tensor_parallel_mixin
+from transformers_videollama import (
+    VideoLlamaAudioConfig,
+    VideoLlamaAudioModel,
+    VideoLlamaAudioVisionConfig,
+    VideoLlamaAudioVisionModel,
+    VideoLlamaConfig,
+    VideoLlamaForConditionalGeneration,
+    VideoLlamaModel,
+)
+
+from .model_tester import AudioModelTester, AudioVisionModelTester, TrainingTester, VideoLlamaModelTester
+
+
+# The library runs these for a few of its models alone
+test_tensor_parallel_mixin.TP_DISTRIBUTED_TEST_MODEL_TYPES = None
+
+
+class VideoLlamaModelTest(
+    ModelTesterMixin,
+    GenerationTesterMixin,
+    PipelineTesterMixin,
+    test_tensor_parallel_mixin.TensorParallelTesterMixin,
+    FSDPTesterMixin,
+    unittest.TestCase,
+):
+    all_model_classes = (VideoLlamaModel, VideoLlamaForConditionalGeneration)
+    pipeline_model_mapping = {
+        "image-text-to-text": VideoLlamaForConditionalGeneration,
+        "any-to-any": VideoLlamaForConditionalGeneration,
+    }
+    _is_composite = True
+
+    def setUp(self):
+        self.model_tester = VideoLlamaModelTester()
+        self.config_tester = ConfigTester(self, config_class=VideoLlamaConfig, has_text_modality=False)
+
+    def test_config(self):
+        self.config_tester.run_common_tests()
+
+
+class VideoLlamaTrainingTest(TrainingTesterMixin, unittest.TestCase):
+    def setUp(self):
+        self.model_tester = TrainingTester()
+
+
+class TrunkTestMixin(ModelTesterMixin):
+    """A trunk of ImageBind, whose input embeddings are a convolution."""
+
+    test_resize_embeddings = False
+
+    def test_model_get_set_embeddings(self):
+        config, _ = self.model_tester.prepare_config_and_inputs_for_common()
+        for model_class in self.all_model_classes:
+            assert isinstance(model_class(config).get_input_embeddings(), nn.Conv2d)
+
+
+class VideoLlamaAudioModelTest(TrunkTestMixin, unittest.TestCase):
+    all_model_classes = (VideoLlamaAudioModel,)
+
+    def setUp(self):
+        self.model_tester = AudioModelTester()
+        self.config_tester = ConfigTester(self, config_class=VideoLlamaAudioConfig, has_text_modality=False)
+
+    def test_config(self):
+        self.config_tester.run_common_tests()
+
+
+class VideoLlamaAudioVisionModelTest(TrunkTestMixin, unittest.TestCase):
+    all_model_classes = (VideoLlamaAudioVisionModel,)
+
+    def setUp(self):
+        self.model_tester = AudioVisionModelTester()
+        self.config_tester = ConfigTester(self, config_class=VideoLlamaAudioVisionConfig, has_text_modality=False)
+
+    def test_config(self):
+        self.config_tester.run_common_tests()
