@@ -20,6 +20,7 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin, StoppingCriteria, StoppingCriteriaList
+from transformers.masking_utils import create_masks_for_generate
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, ModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
@@ -875,6 +876,16 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
             video_hidden_states=outputs.video_hidden_states,
             audio_hidden_states=outputs.audio_hidden_states,
         )
+
+    @staticmethod
+    def create_masks_for_generate(config: VideoLlamaConfig, attention_mask: torch.Tensor | None = None, **kwargs):
+        """
+        As the library's, which `generate` calls ahead of time for static caches. It takes the result for a tensor,
+        which a mask of flex attention is not, so that one is left to the forward pass.
+        """
+        if config.get_text_config()._attn_implementation == "flex_attention":
+            return attention_mask
+        return create_masks_for_generate(config=config, attention_mask=attention_mask, **kwargs)
 
     def compute_transition_scores(self, sequences, scores, *args, **kwargs) -> torch.Tensor:
         """As the library's, which counts on a score for every row of the vocabulary."""
