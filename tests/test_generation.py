@@ -231,11 +231,10 @@ def test_every_attention_answers_alike_in_float32(attention, cache, kind, batch,
 @pytest.mark.parametrize("cache", ("dynamic", "static"))
 @pytest.mark.parametrize("kind", ("single", "batch"))
 def test_every_attention_is_close_in_bfloat16(attention, cache, kind, model, batch, singles):
-    """Probabilities of the answers' tokens, by teacher forcing, within 2e-2 of those in float32."""
+    """Logits of the first new token of every row, within 2 % of their norm in float32."""
     inputs = singles[0] if kind == "single" else batch
     scored = {"return_dict_in_generate": True, "output_logits": True, "max_new_tokens": 1}
     expected = model.generate(**inputs, **scored).logits[0]
     rough = load(attn_implementation=attention, dtype=torch.bfloat16)
     got = rough.generate(**inputs, cache_implementation=cache, **scored).logits[0].float()
-    error = (got.softmax(-1) - expected.softmax(-1)).abs().max()
-    assert error < 2e-2
+    assert ((got - expected).norm(dim=-1) / expected.norm(dim=-1) < 2e-2).all()
