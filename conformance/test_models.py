@@ -12,11 +12,8 @@ from torch import nn
 
 from tests import test_tensor_parallel_mixin
 from transformers_videollama import (
-    VideoLlamaAudioConfig,
     VideoLlamaAudioModel,
-    VideoLlamaAudioVisionConfig,
     VideoLlamaAudioVisionModel,
-    VideoLlamaConfig,
     VideoLlamaForConditionalGeneration,
     VideoLlamaModel,
 )
@@ -28,7 +25,14 @@ from .model_tester import AudioModelTester, AudioVisionModelTester, TrainingTest
 test_tensor_parallel_mixin.TP_DISTRIBUTED_TEST_MODEL_TYPES = None
 
 
+class ConfigTestMixin:
+    def test_config(self):
+        config_class = self.all_model_classes[0].config_class
+        ConfigTester(self, config_class=config_class, has_text_modality=False).run_common_tests()
+
+
 class VideoLlamaModelTest(
+    ConfigTestMixin,
     ModelTesterMixin,
     GenerationTesterMixin,
     PipelineTesterMixin,
@@ -45,10 +49,6 @@ class VideoLlamaModelTest(
 
     def setUp(self):
         self.model_tester = VideoLlamaModelTester()
-        self.config_tester = ConfigTester(self, config_class=VideoLlamaConfig, has_text_modality=False)
-
-    def test_config(self):
-        self.config_tester.run_common_tests()
 
 
 class VideoLlamaTrainingTest(TrainingTesterMixin, unittest.TestCase):
@@ -56,7 +56,7 @@ class VideoLlamaTrainingTest(TrainingTesterMixin, unittest.TestCase):
         self.model_tester = TrainingTester()
 
 
-class TrunkTestMixin(ModelTesterMixin):
+class TrunkTestMixin(ConfigTestMixin, ModelTesterMixin):
     """A trunk of ImageBind, whose input embeddings are a convolution."""
 
     test_resize_embeddings = False
@@ -72,10 +72,6 @@ class VideoLlamaAudioModelTest(TrunkTestMixin, unittest.TestCase):
 
     def setUp(self):
         self.model_tester = AudioModelTester()
-        self.config_tester = ConfigTester(self, config_class=VideoLlamaAudioConfig, has_text_modality=False)
-
-    def test_config(self):
-        self.config_tester.run_common_tests()
 
 
 class VideoLlamaAudioVisionModelTest(TrunkTestMixin, unittest.TestCase):
@@ -83,7 +79,3 @@ class VideoLlamaAudioVisionModelTest(TrunkTestMixin, unittest.TestCase):
 
     def setUp(self):
         self.model_tester = AudioVisionModelTester()
-        self.config_tester = ConfigTester(self, config_class=VideoLlamaAudioVisionConfig, has_text_modality=False)
-
-    def test_config(self):
-        self.config_tester.run_common_tests()
