@@ -27,9 +27,8 @@ def processor():
     return AutoProcessor.from_pretrained(TINY_CHECKPOINT)
 
 
-def load(**options):
-    options = {"dtype": torch.float32} | options
-    model = AutoModelForMultimodalLM.from_pretrained(TINY_CHECKPOINT, **options).eval()
+def load(dtype: torch.dtype = torch.float32, **options):
+    model = AutoModelForMultimodalLM.from_pretrained(TINY_CHECKPOINT, dtype=dtype, **options).eval()
     model.generation_config.update(do_sample=False, max_new_tokens=NEW)
     return model
 
@@ -51,8 +50,8 @@ def conversations() -> list[list[dict]]:
     return [[{"role": "user", "content": [*media, {"type": "text", "text": text}]}] for media, text in questions]
 
 
-def prepare(processor, chats: list, **options) -> dict[str, torch.Tensor]:
-    options = {"add_generation_prompt": True, "return_dict": True, "return_tensors": "pt"} | options
+def prepare(processor, chats: list) -> dict[str, torch.Tensor]:
+    options = {"add_generation_prompt": True, "return_dict": True, "return_tensors": "pt"}
     return dict(processor.apply_chat_template(chats, tokenize=True, processor_kwargs={"padding": True}, **options))
 
 
@@ -143,15 +142,12 @@ def test_embeddings_answer_as_ids(model, singles, answers):
         assert said[0].tolist() == answer
 
 
-@pytest.mark.parametrize("new_cache", (DynamicCache, None))
+@pytest.mark.parametrize("new_cache", (DynamicCache, partial(StaticCache, max_cache_len=400)))
 def test_a_second_question_goes_on_from_the_cache(model, processor, new_cache):
     """Neither the clip nor the first answer is computed again, and the second answer is the same."""
     chat = conversations()[0]
     first = prepare(processor, [chat])
-    if new_cache is None:
-        cache = StaticCache(config=model.config.get_text_config(), max_cache_len=400)
-    else:
-        cache = new_cache(config=model.config.get_text_config())
+    cache = new_cache(config=model.config.get_text_config())
     said = model.generate(**first, past_key_values=cache)
     answer = processor.decode(said[0, first["input_ids"].shape[1] :], skip_special_tokens=True)
     chat += [
