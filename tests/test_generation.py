@@ -72,9 +72,10 @@ def answers(model, singles) -> list[list[int]]:
 
 
 def new_tokens(model, inputs: dict, **options) -> list[list[int]]:
-    """Generated ids of each row, without padding."""
-    ids = model.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
-    return [[token for token in row if token != model.generation_config.pad_token_id] for row in ids.tolist()]
+    """Generated ids of each row up to its end token; behind that, beam search pads with more of them."""
+    rows = model.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :].tolist()
+    end = model.generation_config.eos_token_id
+    return [row[: row.index(end) + 1] if end in row else row for row in rows]
 
 
 def test_a_padded_batch_answers_as_single_prompts(model, batch, answers):
