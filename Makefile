@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 VENV_MIN ?= .venv-min
+VENV_SERVE ?= .venv-serve
 WORKERS ?= 2
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tiny test test-min conformance conformance-min lint format clean
+.PHONY: help install demo tiny test test-min conformance conformance-min serve-test lint format clean
 
 help:  ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -43,6 +44,16 @@ conformance: install  ## run the library's own tests of models and processors on
 conformance-min: $(VENV_MIN)/.installed  ## the same on the oldest supported transformers
 	$(VENV_MIN)/bin/python -m conformance -n $(WORKERS)
 
+# No two of vLLM's, torch's and torchvision's builds for CPUs agree on a torch: constraints-vllm.txt names every package.
+$(VENV_SERVE)/.installed: pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv $(VENV_SERVE)
+	$(VENV_SERVE)/bin/python $(PIP_INSTALL) --no-deps --requirement constraints-vllm.txt
+	$(VENV_SERVE)/bin/python $(PIP_INSTALL) --no-deps --editable .
+	touch $@
+
+serve-test: $(VENV_SERVE)/.installed  ## serve the tiny model with vLLM on the CPU, and ask it
+	$(VENV_SERVE)/bin/python -m pytest serving
+
 lint: install  ## check style and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -53,4 +64,4 @@ format: install  ## put the code into its style
 	$(VENV)/bin/ruff format .
 
 clean:  ## remove the environments and what the demo made
-	rm -rf $(VENV) $(VENV_MIN) demo
+	rm -rf $(VENV) $(VENV_MIN) $(VENV_SERVE) demo
