@@ -24,7 +24,7 @@ from PIL import Image
 from render_clip import render_clip
 from transformers.dynamic_module_utils import get_imports
 
-from transformers_videollama import media, media_files, media_sound
+from transformers_videollama import media, media_access, media_files, media_sound
 from transformers_videollama.media import (
     MediaError,
     Sound,
@@ -456,7 +456,7 @@ def test_importing_the_modules_imports_no_decoder(tmp_path):
     """As files of their own, which is what a Hub repository carries."""
     flat = tmp_path / "flat"
     flat.mkdir()
-    for module in (media, media_files, media_sound):
+    for module in (media, media_access, media_files, media_sound):
         copied = Path(shutil.copy(module.__file__, flat))
         # the library would import what it finds at the top of these
         assert {"decord", "av", "torchaudio"}.isdisjoint(get_imports(copied))

@@ -31,6 +31,7 @@ from .media_files import (
     declared_seconds,
     import_or_explain,
     is_cover_art,
+    is_folder,
     local_file,
     open_container,
     span_within,
@@ -313,7 +314,7 @@ def _frame_reader(
         raise MediaError(f"got an array of shape {tuple(source.shape)}, expected (T, H, W, C) or (T, C, H, W)")
     if isinstance(source, (list, tuple, *ARRAYS)):
         return _DecodedFrames(source, f"{type(source).__name__} of {len(source)} frames", size, fps, timeout)
-    if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
+    if is_folder(source):
         return _DecodedFrames(_frame_files(Path(source)), os.fspath(source), size, fps, timeout)
     file = local_file(source, timeout)
     if _is_still(file):
@@ -440,7 +441,7 @@ def media_kind(source: Any, *, timeout: float | None = None) -> Literal["image",
     Raises:
         MediaError: none of these, or unreadable.
     """
-    if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
+    if is_folder(source):
         return "video"
     file = local_file(source, timeout)
     if _is_still(file):

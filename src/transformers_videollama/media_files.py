@@ -7,6 +7,7 @@ one is an error: never an endless wait. Needs PyAV 17, which shows a container's
 import base64
 import concurrent.futures
 import contextlib
+import functools
 import http.client
 import importlib
 import os
@@ -23,6 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .media_access import media_access
+
 
 __all__ = [
     "ARRAYS",
@@ -37,6 +40,7 @@ __all__ = [
     "ffmpeg_errors",
     "import_or_explain",
     "is_cover_art",
+    "is_folder",
     "local_file",
     "open_container",
     "open_unguarded",
@@ -48,6 +52,8 @@ MAX_DOWNLOAD_BYTES = 2 << 30
 
 ARRAYS = (np.ndarray, torch.Tensor)
 SLACK = 0.25  # seconds by which a container may be wrong about a time
+_LEADING_ELSEWHERE = {"avisynth", "concat", "dash", "hls", "image2", "imf", "lavfi", "vapoursynth", "vobsub"}
+_LEADING_ELSEWHERE |= {"rtp", "rtsp", "sap", "sdp", "webm_dash_manifest"}
 _DOWNLOAD_ERRORS = (OSError, ValueError, http.client.HTTPException)
 
 
@@ -102,6 +108,7 @@ def local_file(source: Any, timeout: float | None = None) -> MediaFile:
     path = urllib.request.url2pathname(urllib.parse.urlsplit(text).path) if scheme == "file" else text
     file = MediaFile(text[:200], os.path.abspath(path))  # absolute: FFmpeg would take "a:b.mp4" for a protocol
     with about(file.name):
+        _check_access(path)
         if os.path.isdir(path):
             raise MediaError("is a folder, expected a file; only a video can be a folder, of frames")
         if not os.path.isfile(path):
@@ -109,6 +116,20 @@ def local_file(source: Any, timeout: float | None = None) -> MediaFile:
         if os.path.getsize(path) == 0:
             raise MediaError("is empty (0 bytes)")
     return file
+
+
+def is_folder(source: Any) -> bool:
+    """Whether `source` names a folder, such as one of frames."""
+    if not isinstance(source, (str, os.PathLike)) or not os.path.isdir(source):
+        return False
+    with about(os.fsdecode(source)[:200]):
+        _check_access(source)
+    return True
+
+
+def _check_access(path: str | os.PathLike) -> None:
+    if not media_access().allows_file(path):
+        raise MediaError("local files are not allowed here, or not of this folder; send the content, or an address")
 
 
 def _file_of_bytes(data: bytes | bytearray | memoryview, name: str) -> MediaFile:
@@ -161,7 +182,7 @@ def _download(url: str, timeout: float) -> MediaFile:
 
 def _fetch(url: str, path: str, timeout: float, given_up: threading.Event) -> None:
     request = urllib.request.Request(url, headers={"User-Agent": "transformers-videollama"})
-    with open(path, "wb") as target, urllib.request.urlopen(request, timeout=timeout) as response:
+    with open(path, "wb") as target, media_access().opener().open(request, timeout=timeout) as response:
         expected, received = response.length or 1, 0
         while max(received, expected) <= MAX_DOWNLOAD_BYTES and not given_up.is_set():
             if not (chunk := response.read1(1 << 16)):
@@ -189,10 +210,26 @@ def ffmpeg_errors() -> Iterator[None]:
 
 
 def open_unguarded(file: MediaFile) -> Any:
-    container = import_or_explain("av", "av").open(file.path, metadata_errors="ignore")
+    av = import_or_explain("av", "av")
+    try:
+        options = {"format_whitelist": _self_contained_formats()}
+        container = av.open(file.path, metadata_errors="ignore", options=options)
+    except av.ArgumentError as error:  # of the format alone: nothing else is given
+        raise MediaError("is a playlist or the like, which names other files; give the file that it names") from error
     if "mp4" in container.format.name:
         _check_index(container, os.path.getsize(file.path))
     return container
+
+
+@functools.cache
+def _self_contained_formats() -> str:
+    """FFmpeg's formats, without those whose files lead to other files or addresses, which nobody has checked."""
+    av = import_or_explain("av", "av")
+    formats = set()
+    for name in av.formats_available:
+        with contextlib.suppress(ValueError):  # one that FFmpeg only writes
+            formats.add(av.ContainerFormat(name, "r").name)
+    return ",".join(sorted(name for name in formats if _LEADING_ELSEWHERE.isdisjoint(name.split(","))))
 
 
 def _check_index(container: Any, size: int) -> None:
