@@ -19,6 +19,10 @@ from .model import NUM_FRAMES
 from .training import LAST_RATE, WARM_UP, MuonAndAdamW
 
 
+JOINT = {"video": 1 / 3, "audio": 1 / 2}  # shares of the questions that are about both a video and a sound
+ABOUT_SOUND = 3 / 4  # share of the audio branch's questions that are about what is heard, at least
+
+
 @dataclass
 class Clips:
     """Clips as the frozen encoders of a branch saw them."""
@@ -29,14 +33,15 @@ class Clips:
 
 class Conversations(Dataset):
     """
-    Rows of a stage: a clip and its caption, or a question about it in any of the prompts that it may be asked in.
+    Rows of a stage: a clip and its caption, or a question about it in any of the prompts that it may be asked in. The
+    audio branch is mostly asked what is heard: of what is seen, which most questions are about, it has nothing to say.
 
     Args:
         clips (`Clips`)
         stage (`TrainingStage`)
         seed (`int`)
-        beside (`Clips`, *optional*): clips of the other branch, to see or "hear" together with the first, in a third
-            of the questions.
+        beside (`Clips`, *optional*): clips of the other branch, to see or "hear" together with the first, in a part
+            of the questions (`JOINT`).
     """
 
     def __init__(self, clips: Clips, stage: TrainingStage, seed: int, beside: Clips | None = None):
@@ -54,7 +59,7 @@ class Conversations(Dataset):
             return _row(items, "", world.caption(scene))
         rng = np.random.default_rng([self.seed, index])
         times = ""
-        if self.beside is not None and rng.random() < 1 / 3:
+        if self.beside is not None and rng.random() < JOINT[branch]:
             other = int(rng.integers(len(self.beside.features)))
             items["audio" if branch == "video" else "video"] = self.beside.features[other]
             scene = world.Scene(
@@ -63,6 +68,8 @@ class Conversations(Dataset):
         elif branch == "video" and rng.random() < 0.5:
             times = _times(rng.uniform(1, 8))
         asked = world.questions(scene, rng)
+        if branch == "audio" and rng.random() < ABOUT_SOUND:
+            asked = [question for question in asked if "hear" in question.kind]
         question = asked[rng.integers(len(asked))]
         return _row(items, times + question.text, question.answer)
 
