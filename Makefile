@@ -51,7 +51,7 @@ $(VENV_SERVE)/.installed: pyproject.toml constraints-vllm.txt
 	$(VENV_SERVE)/bin/python $(PIP_INSTALL) --no-deps --editable .
 	touch $@
 
-serve-test: $(VENV_SERVE)/.installed  ## serve the tiny model with vLLM on the CPU, and ask it
+serve-test: $(VENV_SERVE)/.installed  ## serve the tiny model on the CPU, with both engines, and ask it
 	$(VENV_SERVE)/bin/python -m pytest serving
 
 lint: install  ## check style and types

@@ -1,4 +1,4 @@
-"""The `videollama` command: ask about files, talk about them, or prepare data for training."""
+"""The `videollama` command: ask about files, talk about them, serve answers, or prepare data for training."""
 
 import argparse
 import json
@@ -22,6 +22,7 @@ EPILOG = """examples:
   videollama ask clip.mp4 "What is happening?" --model ./Video-LLaMA-2-7B-Finetuned
   videollama ask before.jpg after.jpg "What has changed?" --model ./Video-LLaMA-2-7B-Finetuned --quantize 4bit
   videollama chat clip.mp4 --start 60 --end 90 --model ./Video-LLaMA-2-7B-Finetuned
+  videollama serve --model ./Video-LLaMA-2-7B-Finetuned --port 8000
   videollama precompute webvid.csv features/ --format webvid --model ./Video-LLaMA-2-7B-Pretrained
 """
 
@@ -46,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.command == "ask" and len(args.inputs) + len(args.image) < 2:
         parser.error('ask takes files and a question, as in: videollama ask clip.mp4 "What is happening?"')
     try:
-        if args.command == "precompute":
-            _precompute(args)
+        if args.command in COMMANDS:
+            COMMANDS[args.command](args)
             return 0
         conversation = _Conversation(args)
         if args.command == "ask":
@@ -75,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("inputs", nargs="*", metavar="FILE", help="videos, images or sounds (paths or URLs)")
     for command in (ask, chat):
         _add_options(command)
+    _add_serve_options(commands.add_parser("serve", help="answer OpenAI's clients over HTTP, until stopped"))
     _add_precompute_options(commands.add_parser("precompute", help="compute features of a dataset, to train from"))
     return parser
 
@@ -96,6 +98,27 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="(default: the model's)")
     add("--quantize", choices=("4bit", "8bit"), help="quantise the language model while loading (needs bitsandbytes)")
     add("--json", action="store_true", help="print one JSON object for each answer instead of streaming it")
+
+
+def _add_serve_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--engine", choices=("transformers", "vllm"), default="transformers", help="(default: %(default)s)")
+    add("--model", default=TINY_CHECKPOINT, help="folder of a converted checkpoint (default: this package's tiny one)")
+    add("--host", default="127.0.0.1", help="address to listen at (default: %(default)s, this machine alone)")
+    add("--port", type=int, default=8000, help="(default: %(default)s)")
+    add("--device", help="cpu, cuda, cuda:1, ... (default: cuda where there is one; vLLM chooses by itself)")
+    add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="(default: the model's)")
+    add("--max-upload", type=int, default=256, metavar="MIB", help="largest request (default: %(default)s)")
+    add("--timeout", type=float, default=300, metavar="SECONDS", help="longest answer (default: %(default)s)")
+    add(
+        "--allow-local",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="folder whose files requests may name; can be repeated (default: none)",
+    )
+    add("--allow-private", action="store_true", help="let requests name addresses of private networks")
+    add("engine_options", nargs="*", metavar="OPTION", help="behind --: further options of vLLM's server")
 
 
 def _add_precompute_options(command: argparse.ArgumentParser) -> None:
@@ -127,6 +150,15 @@ def _precompute(args: argparse.Namespace) -> None:
     )
     for row, reason in left_out.items():
         print(f"row {row}: {reason}")  # noqa: T201
+
+
+def _serve(args: argparse.Namespace) -> None:
+    from .serve import serve
+
+    serve(args)
+
+
+COMMANDS = {"precompute": _precompute, "serve": _serve}
 
 
 class _Conversation:
