@@ -3,6 +3,7 @@
 import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, TypedDict
 
 import torch
@@ -366,16 +367,17 @@ class _OpenedMedia:
         return [self._open_message(message) for message in messages]
 
     def _open_message(self, message: Mapping) -> dict:
-        if not isinstance(message, Mapping) or "role" not in message:
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
             raise ValueError(f"got the message {str(message)[:80]}, expected a dict with 'role' and 'content'")
         message = {key: value for key, value in message.items() if value is not None}
         content = message.get("content", "")
         if isinstance(content, str):
             return {**message, "content": content}
+        if not isinstance(content, Sequence):
+            raise ValueError(f"got the content {str(content)[:80]}, expected a string or a list of blocks")
         blocks: list[dict] = []
         for block in content:
-            if not isinstance(block, Mapping) or "type" not in block:
-                raise ValueError(f"got the block {str(block)[:80]}, expected a dict with 'type'")
+            _check_block(block)
             # Datasets in Arrow's format give every block the keys of all blocks, with None for what it lacks
             block = {key: value for key, value in block.items() if value is not None}
             follows_video = bool(blocks) and blocks[-1]["type"] == "video"
@@ -420,6 +422,18 @@ class _OpenedMedia:
         return [opened]
 
 
+def _check_block(block: Any) -> None:
+    """Whether a block has the form that is read below; what its source is, those who open it say."""
+    if not isinstance(block, Mapping) or not isinstance(block.get("type"), str):
+        raise ValueError(f"got the block {str(block)[:80]}, expected a dict with 'type'")
+    if block["type"] == "text" and not isinstance(block.get("text"), str):
+        raise ValueError(f"got the block {str(block)[:80]}, expected a string as its 'text'")
+    for name in ("num_frames", "fps", "start", "end", "sampling_rate"):
+        value = block.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+            raise ValueError(f"got a block with {name}={str(value)[:40]!r}, expected a number")
+
+
 def block_kind(block: Mapping) -> str:
     """OpenAI's names of blocks are taken too: image_url, video_url, audio_url, input_audio."""
     return {"input_audio": "audio"}.get(block["type"], block["type"].removesuffix("_url"))
@@ -430,12 +444,21 @@ def block_source(block: Mapping) -> Any:
     for key in SOURCE_KEYS[block_kind(block)]:
         if key in block:
             value = block[key]
-            if isinstance(value, Mapping):  # OpenAI: {"url": ...}, or {"data": base64, "format": ...}
-                value = value["url"] if "url" in value else f"data:audio/{value['format']};base64,{value['data']}"
+            if isinstance(value, Mapping):
+                value = _openai_address(value)
             elif key == "base64" and not value.startswith("data:"):
                 value = f"data:image/*;base64,{value}"
             return value
     return None
+
+
+def _openai_address(value: Mapping) -> Any:
+    """`{"url": ...}`, or of sound `{"data": base64, "format": ...}`, -> address"""
+    if "url" in value:
+        return value["url"]
+    if not {"data", "format"} <= value.keys():
+        raise ValueError(f"got {str(value)[:80]} as an item, expected a dict with 'url', or with 'data' and 'format'")
+    return f"data:audio/{value['format']};base64,{value['data']}"
 
 
 def _as_batch(conversation: Sequence) -> tuple[list, bool]:
@@ -443,9 +466,14 @@ def _as_batch(conversation: Sequence) -> tuple[list, bool]:
     conversation = getattr(conversation, "messages", conversation)
     if not conversation:
         raise ValueError("got an empty conversation; give at least one message")
-    if isinstance(conversation[0], Mapping):
-        return [conversation], False
-    return [getattr(chat, "messages", chat) for chat in conversation], True
+    if not isinstance(conversation, Sequence) or isinstance(conversation[0], Mapping):
+        conversations = [conversation]
+    else:
+        conversations = [getattr(chat, "messages", chat) for chat in conversation]
+    for chat in conversations:
+        if isinstance(chat, str) or not isinstance(chat, Sequence):
+            raise ValueError(f"got the conversation {str(chat)[:80]}, expected a list of messages")
+    return conversations, conversations[0] is not conversation
 
 
 def _as_list_of_images(images: Any) -> list:
