@@ -76,10 +76,11 @@ def restrict_media_access(access: MediaAccess) -> MediaAccess:
 class _PublicHTTPConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         # Resolved once, so that what was checked is what is connected to
-        addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        for *_, address in addresses:
-            _check_public(self.host, str(address[0]))
-        self.sock = _connect_to_any(addresses, self.timeout)
+        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        addresses = [str(address[0]) for *_, address in found]
+        for address in addresses:
+            _check_public(self.host, address)
+        self.sock = _connect_to_any(addresses, self.port, self.timeout)
 
 
 class _PublicHTTPSConnection(http.client.HTTPSConnection, _PublicHTTPConnection):
@@ -107,17 +108,11 @@ def _check_public(host: str, address: str) -> None:
         raise PermissionError(f"{host} is not on the public internet (private addresses are not allowed here)")
 
 
-def _connect_to_any(addresses: list, timeout) -> socket.socket:
-    error: OSError = OSError("the name has no address")
-    for family, kind, protocol, _, address in addresses:
-        connection = socket.socket(family, kind, protocol)
-        if timeout is not socket._GLOBAL_DEFAULT_TIMEOUT:  # type: ignore[attr-defined]
-            connection.settimeout(timeout)
+def _connect_to_any(addresses: list[str], port: int, timeout: float | None) -> socket.socket:
+    error = OSError("the name has no address")
+    for address in addresses:
         try:
-            connection.connect(address)
+            return socket.create_connection((address, port), timeout)
         except OSError as failed:
-            connection.close()
             error = failed
-        else:
-            return connection
     raise error

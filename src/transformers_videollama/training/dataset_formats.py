@@ -186,7 +186,7 @@ def _own_block(block: Any, where: str, media_dir: str) -> dict:
     sources = {key: value for key, value in block.items() if key != "type" and value is not None}
     try:
         source = block_source({"type": kind, **sources})
-    except (AttributeError, KeyError):  # an object that is not as OpenAI's
+    except (AttributeError, ValueError):  # an object that is not as OpenAI's
         source = None
     if len(sources) != 1 or not isinstance(source, str) or not source:
         raise ValueError(
