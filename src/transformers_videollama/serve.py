@@ -142,7 +142,7 @@ async def _read(receive, max_bytes: int) -> bytes | None:
 
 
 async def _answer(send, status: int, message: str) -> None:
-    content = json.dumps({"error": {"message": message, "type": "invalid_request_error", "code": status}}).encode()
+    content = json.dumps(_error(status, message)).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content})
@@ -151,7 +151,12 @@ async def _answer(send, status: int, message: str) -> None:
 async def _answer_bad_input(request: Any, error: Exception):
     from fastapi.responses import JSONResponse
 
-    return JSONResponse({"error": {"message": str(error), "type": "invalid_request_error", "code": 400}}, 400)
+    return JSONResponse(_error(400, str(error)), 400)
+
+
+def _error(status: int, message: str) -> dict:
+    """In the form of OpenAI's."""
+    return {"error": {"message": message, "type": "invalid_request_error", "code": status}}
 
 
 def check_request(body: Any) -> None:

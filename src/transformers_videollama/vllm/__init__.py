@@ -14,11 +14,9 @@ def register() -> None:
     from vllm import ModelRegistry
     from vllm.model_executor.models.config import MODELS_CONFIG_MAP
 
-    from .config import VideoLlamaServingConfig
-    from .video import register_video_loader
+    from .config import VideoLlamaServingConfig  # which registers the video loader, too
 
     architecture = VideoLlamaForConditionalGeneration.__name__
     # By name: vLLM imports what computes in the processes that compute alone
     ModelRegistry.register_model(architecture, f"{__name__}.model:VideoLlamaForCausalLM")
     MODELS_CONFIG_MAP[architecture] = VideoLlamaServingConfig
-    register_video_loader()

@@ -9,11 +9,12 @@ from vllm.multimodal.video import VIDEO_LOADER_REGISTRY, VideoLoader
 from ..media import Sampling, load_video
 
 
-__all__ = ["VIDEO_LOADER", "VideoLlamaVideoLoader", "register_video_loader"]
+__all__ = ["VIDEO_LOADER", "VideoLlamaVideoLoader"]
 
 VIDEO_LOADER = "video_llama"
 
 
+@VIDEO_LOADER_REGISTRY.register(VIDEO_LOADER, video_processor="VideoLlamaVideoProcessor")
 class VideoLlamaVideoLoader(VideoLoader):
     """Decodes with this package's [`load_video`], so that served answers are those of `generate`."""
 
@@ -59,7 +60,3 @@ class VideoLlamaVideoLoader(VideoLoader):
             "frames_indices": list(video.indices),
             "do_sample_frames": False,  # they are sampled
         }
-
-
-def register_video_loader() -> None:
-    VIDEO_LOADER_REGISTRY.register(VIDEO_LOADER, video_processor="VideoLlamaVideoProcessor")(VideoLlamaVideoLoader)
