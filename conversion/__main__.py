@@ -30,7 +30,8 @@ examples:
     --vicuna-delta lmsys/vicuna-7b-delta-v0 --base-llama llama-7b-hf
 
 SOURCE is searched for VL_*.pth, AL_*.pth, imagebind_huge.pth, eva_vit_g.pth, blip2_pretrained_flant5xxl.pth and a
-folder with a language model (config.json and weights). Every path may also be a Hub id: org/name, org/name/file.pth.
+folder with a language model (config.json and weights) or a *.gguf file with one. Every path may also be a Hub id:
+org/name, org/name/file.pth.
 """
 OVERRIDES_NAME = "conversion.json"
 UNITS = {"KB": 1000, "MB": 1000**2, "GB": 1000**3, "TB": 1000**4}
@@ -107,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     files.add_argument("--video-branch", metavar="FILE", help="VL_*.pth")
     files.add_argument("--imagebind", metavar="FILE", help="imagebind_huge.pth")
     files.add_argument("--audio-branch", metavar="FILE", help="AL_*.pth")
-    files.add_argument("--llama", metavar="DIR", help="the language model, in the library's format")
+    files.add_argument("--llama", metavar="PATH", help="the language model, in the library's format or as a .gguf file")
     files.add_argument("--vicuna-delta", metavar="DIR", help="Vicuna v0 as published; needs --base-llama")
     files.add_argument("--base-llama", metavar="DIR", help="the LLaMA that --vicuna-delta is added to")
     return parser

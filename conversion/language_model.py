@@ -16,7 +16,7 @@ from .key_tables import BUFFERS, Ignored, KeyTable, Rule
 from .surgery import Vocabulary, grow_embeddings, grow_head
 
 
-__all__ = ["LanguageModelNames", "language_model_table", "read_library_config", "tokenizer_size"]
+__all__ = ["LanguageModelNames", "language_model_table", "library_arguments", "read_library_config", "tokenizer_size"]
 
 
 @dataclass(frozen=True)
@@ -73,22 +73,29 @@ def language_model_table(names: LanguageModelNames, vocabulary: Vocabulary) -> K
     return KeyTable(tuple(rules), tuple(ignored), names.unread)
 
 
-def read_library_config(folder: Path) -> PreTrainedConfig:
+def library_arguments(path: Path) -> dict[str, Any]:
+    """What `from_pretrained` takes to read from a folder in the library's format, or from a GGUF file."""
+    if path.is_dir():
+        return {"pretrained_model_name_or_path": path}
+    return {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
+
+
+def read_library_config(path: Path) -> PreTrainedConfig:
     """
-    Reads `config.json` of a model in the library's format; code beside it is never run.
+    Reads the configuration of a model in the library's format or in a GGUF file; code beside it is never run.
 
     Raises:
         ConversionError: where there is none, or the library does not know the model.
     """
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise ConversionError(f"{folder}: no configuration of a model that the library knows: {error}") from error
+        return AutoConfig.from_pretrained(**library_arguments(path), trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ConversionError(f"{path}: no configuration of a model that the library knows: {error}") from error
 
 
 def tokenizer_size(folder: Path) -> int:
     """
-    Counts the ids of a tokenizer, added tokens included, from its files. (`len` of a loaded one would be the same, but
+    Counts the ids of a folder's tokenizer, added tokens included, from its files. (`len` of a loaded one would be the same, but
     for old folders loading depends on their `tokenizer_class` and on packages that reading does not need.)
 
     Raises:

@@ -13,6 +13,7 @@ from transformers_videollama.configuration_video_llama import VideoLlamaConfig
 
 from .checkpoints import Checkpoint, DeltaCheckpoint, FileCheckpoint, FolderCheckpoint
 from .errors import ConversionError
+from .gguf_checkpoint import GgufCheckpoint
 from .headers import Headers
 from .hub_code import add_code
 from .key_tables import LOGIT_SCALE
@@ -85,8 +86,8 @@ def _open(sources: Sources) -> dict[str, Checkpoint]:
             checkpoints[kind] = FolderCheckpoint(path, wanted=lambda key: key.startswith(BLIP2_PARTS))
         else:
             checkpoints[kind] = FileCheckpoint(path)
-    llama = FolderCheckpoint(sources.llama)
-    base = sources.base_llama
+    path, base = sources.llama, sources.base_llama
+    llama = FolderCheckpoint(path) if path.is_dir() else GgufCheckpoint(path)
     checkpoints["llama"] = llama if base is None else DeltaCheckpoint(FolderCheckpoint(base), llama)
     return checkpoints
 
@@ -98,11 +99,11 @@ def _plan(
         {kind: checkpoint.shapes for kind, checkpoint in checkpoints.items()},
         lambda kind, key: checkpoints[kind].file_of(key),
     )
-    blip2 = sources.files["blip2"]
+    blip2, llama = sources.files["blip2"], checkpoints["llama"]
     return plan_conversion(
         headers,
         text_config,
-        tokenizer_size(sources.llama),
+        llama.num_tokens if isinstance(llama, GgufCheckpoint) else tokenizer_size(sources.llama),
         with_imagebind_vision=options.with_imagebind_vision,
         blip2_config=_blip2_config(blip2) if blip2.is_dir() else None,
         logit_scale=_logit_scale(checkpoints["imagebind"]) if options.audio else None,

@@ -12,6 +12,8 @@ from transformers_videollama.image_processing_video_llama import VideoLlamaImage
 from transformers_videollama.processing_video_llama import PLACEHOLDER_TOKENS, VideoLlamaProcessor
 from transformers_videollama.video_processing_video_llama import VideoLlamaVideoProcessor
 
+from .language_model import library_arguments
+
 
 __all__ = ["build_generation_config", "build_processor", "build_tokenizer"]
 
@@ -21,12 +23,12 @@ BREAK = "\ufdd0"
 STOP_STRINGS = {"llama-2": None, "vicuna": "###"}
 
 
-def build_tokenizer(llama_folder: str | Path, first_placeholder_id: int) -> PreTrainedTokenizerFast:
+def build_tokenizer(llama: Path, first_placeholder_id: int) -> PreTrainedTokenizerFast:
     """
     Makes the tokenizer of a converted checkpoint from that of its language model.
 
     Args:
-        llama_folder (`Path`): has `tokenizer.model` or `tokenizer.json`.
+        llama (`Path`): a folder that has `tokenizer.model` or `tokenizer.json`, or a GGUF file.
         first_placeholder_id (`int`): id of `<image>`; `<video>` and `<audio>` follow.
 
     Returns:
@@ -35,7 +37,7 @@ def build_tokenizer(llama_folder: str | Path, first_placeholder_id: int) -> PreT
     Raises:
         ValueError: where the placeholders cannot get these ids.
     """
-    source = AutoTokenizer.from_pretrained(llama_folder)
+    source = AutoTokenizer.from_pretrained(**library_arguments(llama))
     backend = Tokenizer.from_str(source.backend_tokenizer.to_str())
     _set_original_spaces(backend)
     missing = first_placeholder_id - backend.get_vocab_size()
@@ -45,7 +47,7 @@ def build_tokenizer(llama_folder: str | Path, first_placeholder_id: int) -> PreT
     ids = [backend.token_to_id(token) for token in PLACEHOLDERS]
     if ids != list(range(first_placeholder_id, first_placeholder_id + len(PLACEHOLDERS))):
         raise ValueError(
-            f"{llama_folder}: the placeholders {PLACEHOLDERS} got the token ids {ids}, expected them to start at "
+            f"{llama}: the placeholders {PLACEHOLDERS} got the token ids {ids}, expected them to start at "
             f"{first_placeholder_id}; the tokenizer has {source.vocab_size} tokens and holds some of them already"
         )
     return PreTrainedTokenizerFast(

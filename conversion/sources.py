@@ -18,6 +18,7 @@ __all__ = ["BLIP2_PARTS", "Sources", "find_sources", "is_vicuna_era"]
 
 VICUNA_ERA = r"(pretrain|finetune)[-_](vicuna|ziya|billa)\d+b"
 SEARCH_DEPTH = 3
+GGUF = ".gguf"
 LAVIS = "https://storage.googleapis.com/sfr-vision-language-research/LAVIS/models/BLIP2"
 
 
@@ -78,7 +79,7 @@ class Sources:
     """
     Args:
         files (`dict`): kind of file -> path. "blip2" may be a folder, and then there is no "vision".
-        llama (`Path`): the language model's folder, or that of its delta.
+        llama (`Path`): the language model's folder or GGUF file, or the folder of its delta.
         base_llama (`Path`, *optional*): what the delta is added to.
     """
 
@@ -166,7 +167,9 @@ def find_sources(
         base = _resolve_folder(base_llama, "base_llama")
         return Sources(files, _resolve_folder(vicuna_delta, "vicuna_delta"), base)
     llama = chosen.get("llama")
-    return Sources(files, _find_llama(place) if llama is None else _resolve_folder(llama, "llama"))
+    if llama is None:
+        return Sources(files, _find_llama(place))
+    return Sources(files, (_resolve_file if llama.endswith(GGUF) else _resolve_folder)(llama, "llama"))
 
 
 def is_vicuna_era(path: Path) -> bool:
@@ -184,12 +187,14 @@ def _find_file(place: Place, kind: str) -> Path:
 def _find_llama(place: Place) -> Path:
     folders = [str(PurePosixPath(name).parent) for name in place.names if PurePosixPath(name).name == "config.json"]
     candidates = [folder for folder in folders if _is_language_model(place, folder)]
+    candidates += [name for name in place.names if name.endswith(GGUF)]
     if not candidates:
         raise ConversionError(
             f"{place.where}: no folder with the config.json and weights of a language model, such as "
-            "llama-2-7b-chat-hf; pass --llama"
+            f"llama-2-7b-chat-hf, and no {GGUF} file; pass --llama"
         )
-    return place.folder(_only(candidates, place, "llama"))
+    found = _only(candidates, place, "llama")
+    return place.file(found) if found.endswith(GGUF) else place.folder(found)
 
 
 def _only(candidates: list[str], place: Place, kind: str) -> str:
@@ -223,7 +228,7 @@ def _resolve_file(value: str, kind: str) -> Path:
     parts = PurePosixPath(value).parts
     if path.exists() or path.is_absolute() or len(parts) < 3:
         raise ConversionError(
-            f"--{_option(kind)}: {value} is no file; expected a path, or org/name/file.pth on the Hub"
+            f"--{_option(kind)}: {value} is no file; expected a path, or org/name/file on the Hub"
         )
     repository, name = "/".join(parts[:2]), "/".join(parts[2:])
     place = Place(repository)

@@ -96,7 +96,11 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     add("--greedy", action="store_true", help="take the likeliest token instead of sampling")
     add("--device", help="cpu, cuda, cuda:1, ..., or auto to spread the model (default: cuda where there is one)")
     add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="(default: the model's)")
-    add("--quantize", choices=("4bit", "8bit"), help="quantise the language model while loading (needs bitsandbytes)")
+    add(
+        "--quantize",
+        choices=("4bit", "8bit", "int4", "int8"),
+        help="quantise the language model while loading, with bitsandbytes (4bit, 8bit) or torchao (int4, int8)",
+    )
     add("--json", action="store_true", help="print one JSON object for each answer instead of streaming it")
 
 
@@ -199,6 +203,8 @@ class _Conversation:
 
     def ask(self, question: str) -> None:
         """Answers on standard output; the media stand in the first question."""
+        from .quantization import stored_bytes
+
         content = [{"type": "text", "text": question}]
         self.messages.append({"role": "user", "content": content if self.messages else self.blocks + content})
         started = time.perf_counter()
@@ -222,6 +228,7 @@ class _Conversation:
                 "prompt_tokens": inputs["input_ids"].shape[1],
                 "answer_tokens": tokens.shape[1],
                 "seconds": round(time.perf_counter() - started, 3),
+                "model_bytes": stored_bytes(self.model),
             }
             print(json.dumps(report, ensure_ascii=False), flush=True)  # noqa: T201 (the answer)
 
@@ -255,7 +262,9 @@ def _load_model(args: argparse.Namespace) -> "VideoLlamaForConditionalGeneration
     if args.quantize:
         from .quantization import quantization_config
 
-        options["quantization_config"] = quantization_config(args.quantize)
+        options["quantization_config"] = quantization_config(args.quantize, device=device)
+        if args.quantize == "int4" and args.dtype == "auto":  # of which it needs this one
+            options["dtype"] = "bfloat16"
     model = _load(args, "AutoModelForMultimodalLM", **options)
     return (model if "device_map" in options else model.to(device)).eval()
 

@@ -1,0 +1,115 @@
+"""The language model in 8 and 4 bit: what is quantised, what it takes, and that the trained tiny model is still right."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForMultimodalLM, AutoProcessor, BitsAndBytesConfig, TorchAoConfig
+
+from examples.tiny import world
+from examples.tiny.evaluate import ask
+from examples.tiny.render import render
+from transformers_videollama import TINY_CHECKPOINT
+from transformers_videollama.quantization import KINDS, quantization_config, stored_bytes
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return AutoProcessor.from_pretrained(TINY_CHECKPOINT)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clips") / "red_circle_and_bell.mp4"
+    scene = world.Scene((world.Thing("circle", "red", "left"),), "bell")
+    return str(render(scene, path, np.random.default_rng(7)))
+
+
+def load(config, folder=TINY_CHECKPOINT):
+    return AutoModelForMultimodalLM.from_pretrained(
+        folder, dtype=torch.bfloat16, quantization_config=config, device_map="cpu"
+    )
+
+
+def is_quantised(layer: nn.Linear) -> bool:
+    return type(layer.weight) is not nn.Parameter
+
+
+def linear_layers(part: nn.Module) -> list[nn.Linear]:
+    return [module for module in part.modules() if isinstance(module, nn.Linear)]
+
+
+def bytes_of_scales(kind: str, layer: nn.Linear) -> int:
+    values = layer.in_features * layer.out_features
+    return {
+        "8bit": 4 * layer.out_features,
+        "int8": (4 + 1) * layer.out_features,  # with a zero point
+        "4bit": 4 * values // 64 + 4 * 16,  # with the 16 values of NF4
+        "int4": (2 + 2) * values // 128,  # with a zero point
+    }[kind]
+
+
+def answer(model, processor, clip) -> str:
+    return ask(model, processor, [(clip, "What do you see and hear?")])[0]
+
+
+RIGHT = "I see a red circle that moves left and I hear a bell."
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_language_model_alone_is_quantised_and_answers(kind, processor, clip):
+    model = load(quantization_config(kind, device="cpu"))
+    text, rest = linear_layers(model.model.language_model), linear_layers(model)
+    assert all(is_quantised(layer) for layer in text)
+    assert {layer.weight.dtype for layer in rest if layer not in text and not is_quantised(layer)} == {torch.bfloat16}
+    assert sum(is_quantised(layer) for layer in rest) == len(text)
+    assert answer(model, processor, clip) == RIGHT
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_stored_bytes_are_those_of_values_and_scales(kind):
+    plain = load(None)
+    layers = linear_layers(plain.model.language_model)
+    values = sum(layer.weight.numel() for layer in layers)
+    assert stored_bytes(plain) == plain.get_memory_footprint()  # which the library counts rightly without scales
+    bits = int(kind.strip("bint"))
+    expected = stored_bytes(plain) - 2 * values + values * bits // 8 + sum(bytes_of_scales(kind, x) for x in layers)
+    assert stored_bytes(load(quantization_config(kind, device="cpu"))) == expected
+
+
+def whole(kind: str):
+    """As users of the library write it, without a list of parts that stay as they are."""
+    from torchao.quantization import Int8WeightOnlyConfig
+
+    return {
+        "4bit": lambda: BitsAndBytesConfig(load_in_4bit=True),
+        "8bit": lambda: BitsAndBytesConfig(load_in_8bit=True),
+        "int8": lambda: TorchAoConfig(Int8WeightOnlyConfig()),
+    }[kind]()
+
+
+@pytest.mark.parametrize("kind", ("4bit", "8bit", "int8"))
+def test_every_part_may_be_quantised(kind, processor, clip):
+    model = load(whole(kind))
+    layers = linear_layers(model)
+    assert {name for name, layer in model.named_modules() if layer in layers and not is_quantised(layer)} == {"lm_head"}
+    assert answer(model, processor, clip) == RIGHT
+
+
+@pytest.mark.parametrize("kind", ("4bit", "8bit", "int8"))
+def test_a_quantised_model_is_saved_and_loaded(kind, tmp_path, processor, clip):
+    model = load(quantization_config(kind))
+    model.save_pretrained(tmp_path)
+    again = AutoModelForMultimodalLM.from_pretrained(tmp_path, device_map="cpu")
+    assert stored_bytes(again) == stored_bytes(model)
+    assert answer(again, processor, clip) == RIGHT
+
+
+def test_unknown_kind_and_absent_package(monkeypatch):
+    with pytest.raises(ValueError, match=r"must be one of 4bit, 8bit, int4, int8, got '2bit'"):
+        quantization_config("2bit")
+    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
+    with pytest.raises(ImportError, match="needs torchao 0.18"):
+        quantization_config("int8")
