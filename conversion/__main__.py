@@ -108,7 +108,9 @@ def _parser() -> argparse.ArgumentParser:
     files.add_argument("--video-branch", metavar="FILE", help="VL_*.pth")
     files.add_argument("--imagebind", metavar="FILE", help="imagebind_huge.pth")
     files.add_argument("--audio-branch", metavar="FILE", help="AL_*.pth")
-    files.add_argument("--llama", metavar="PATH", help="the language model, in the library's format or as a .gguf file")
+    files.add_argument(
+        "--llama", metavar="PATH", help="the language model, in the library's format or as a .gguf file"
+    )
     files.add_argument("--vicuna-delta", metavar="DIR", help="Vicuna v0 as published; needs --base-llama")
     files.add_argument("--base-llama", metavar="DIR", help="the LLaMA that --vicuna-delta is added to")
     return parser

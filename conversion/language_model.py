@@ -95,8 +95,8 @@ def read_library_config(path: Path) -> PreTrainedConfig:
 
 def tokenizer_size(folder: Path) -> int:
     """
-    Counts the ids of a folder's tokenizer, added tokens included, from its files. (`len` of a loaded one would be the same, but
-    for old folders loading depends on their `tokenizer_class` and on packages that reading does not need.)
+    Counts the ids of a folder's tokenizer, added tokens included, from its files. (`len` of a loaded one would be the
+    same, but for old folders loading depends on their `tokenizer_class` and on packages that reading does not need.)
 
     Raises:
         ConversionError: where the folder has no tokenizer, or its files cannot be read.

@@ -227,9 +227,7 @@ def _resolve_file(value: str, kind: str) -> Path:
         return path
     parts = PurePosixPath(value).parts
     if path.exists() or path.is_absolute() or len(parts) < 3:
-        raise ConversionError(
-            f"--{_option(kind)}: {value} is no file; expected a path, or org/name/file on the Hub"
-        )
+        raise ConversionError(f"--{_option(kind)}: {value} is no file; expected a path, or org/name/file on the Hub")
     repository, name = "/".join(parts[:2]), "/".join(parts[2:])
     place = Place(repository)
     if name not in place.names:

@@ -1,4 +1,4 @@
-"""The language model in 8 and 4 bit: what is quantised, what it takes, and that the trained tiny model is still right."""
+"""The language model in 8 and 4 bit: what is quantised, what it takes, and that the tiny model is still right."""
 
 import sys
 
@@ -94,7 +94,9 @@ def whole(kind: str):
 def test_every_part_may_be_quantised(kind, processor, clip):
     model = load(whole(kind))
     layers = linear_layers(model)
-    assert {name for name, layer in model.named_modules() if layer in layers and not is_quantised(layer)} == {"lm_head"}
+    assert {name for name, layer in model.named_modules() if layer in layers and not is_quantised(layer)} == {
+        "lm_head"
+    }
     assert answer(model, processor, clip) == RIGHT
 
 
@@ -111,5 +113,5 @@ def test_unknown_kind_and_absent_package(monkeypatch):
     with pytest.raises(ValueError, match=r"must be one of 4bit, 8bit, int4, int8, got '2bit'"):
         quantization_config("2bit")
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
-    with pytest.raises(ImportError, match="needs torchao 0.18"):
+    with pytest.raises(ImportError, match=r"needs torchao 0\.18"):
         quantization_config("int8")

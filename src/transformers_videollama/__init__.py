@@ -1,5 +1,6 @@
 """Video-LLaMA (arXiv 2306.02858) for the Hugging Face Transformers ecosystem. Importing registers the Auto classes."""
 
+from .chat_media import EncodedMedia
 from .chat_templates import load_chat_template
 from .configuration_video_llama import (
     VideoLlamaAudioConfig,
@@ -7,6 +8,7 @@ from .configuration_video_llama import (
     VideoLlamaConfig,
     VideoLlamaResamplerConfig,
 )
+from .conversation import ConversationAnswer, VideoLlamaConversation
 from .feature_extraction_video_llama import VideoLlamaFeatureExtractor
 from .image_processing_video_llama import VideoLlamaImageProcessor
 from .media import MediaError, Sound, Video, load_image, load_sound, load_video, sample_indices
@@ -18,13 +20,14 @@ from .modeling_video_llama import (
     VideoLlamaPreTrainedModel,
     VideoLlamaResampler,
 )
-from .processing_video_llama import EncodedMedia, VideoLlamaProcessor
+from .processing_video_llama import VideoLlamaProcessor
 from .registration import register
 from .tiny import TINY_CHECKPOINT
 from .video_processing_video_llama import VideoLlamaVideoProcessor
 
 
 __all__ = [
+    "ConversationAnswer",
     "EncodedMedia",
     "MediaError",
     "Sound",
@@ -35,6 +38,7 @@ __all__ = [
     "VideoLlamaAudioVisionConfig",
     "VideoLlamaAudioVisionModel",
     "VideoLlamaConfig",
+    "VideoLlamaConversation",
     "VideoLlamaFeatureExtractor",
     "VideoLlamaForConditionalGeneration",
     "VideoLlamaImageProcessor",

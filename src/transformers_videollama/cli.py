@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command in COMMANDS:
             COMMANDS[args.command](args)
             return 0
-        conversation = _Conversation(args)
+        conversation = _Talk(args)
         if args.command == "ask":
             conversation.ask(args.inputs[-1])
         else:
@@ -165,10 +165,12 @@ def _serve(args: argparse.Namespace) -> None:
 COMMANDS = {"precompute": _precompute, "serve": _serve}
 
 
-class _Conversation:
-    """A loaded model, the media that the conversation is about, and the turns so far."""
+class _Talk:
+    """A conversation on the command line, about files."""
 
     def __init__(self, args: argparse.Namespace):
+        from .conversation import VideoLlamaConversation
+
         self.args = args
         if args.model is None:
             args.model = TINY_CHECKPOINT
@@ -178,8 +180,9 @@ class _Conversation:
         self.processor = _load(args, "AutoProcessor")
         # Every file is opened once, and before the model is loaded, which takes long
         self.blocks = [self._open(file) for file in files] + [self._open(file, "image") for file in args.image]
-        self.model = _load_model(args)
-        self.messages: list[dict[str, Any]] = []
+        self.conversation = VideoLlamaConversation(
+            _load_model(args), self.processor, load_audio_from_video=False if args.no_audio else None
+        )
 
     def _open(self, source: str, kind: str | None = None) -> dict[str, Any]:
         """A block of the conversation, which holds the opened medium."""
@@ -206,33 +209,25 @@ class _Conversation:
         from .quantization import stored_bytes
 
         content = [{"type": "text", "text": question}]
-        self.messages.append({"role": "user", "content": content if self.messages else self.blocks + content})
         started = time.perf_counter()
-        inputs = self.processor.apply_chat_template(
-            self.messages,
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            load_audio_from_video=False if self.args.no_audio else None,
-        ).to(self.model.device, self.model.dtype)
-        tokens = self._generate(inputs)
-        answer = self.processor.post_process_image_text_to_text(tokens)[0].strip()
-        self.messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+        answer = self.conversation.ask(
+            content if self.conversation.messages else self.blocks + content, **self._generation_options()
+        )
         if self.args.json:
             report = {
                 "question": question,
-                "answer": answer,
+                "answer": answer.text,
                 "files": self.sources,
                 "model": self.args.model,
-                "prompt_tokens": inputs["input_ids"].shape[1],
-                "answer_tokens": tokens.shape[1],
+                "prompt_tokens": answer.prompt_tokens,
+                "reused_tokens": answer.reused_tokens,
+                "answer_tokens": answer.answer_tokens,
                 "seconds": round(time.perf_counter() - started, 3),
-                "model_bytes": stored_bytes(self.model),
+                "model_bytes": stored_bytes(self.conversation.model),
             }
             print(json.dumps(report, ensure_ascii=False), flush=True)  # noqa: T201 (the answer)
 
-    def _generate(self, inputs):
+    def _generation_options(self) -> dict[str, Any]:
         options: dict[str, Any] = {}
         if self.args.max_new_tokens is not None:
             options["max_new_tokens"] = self.args.max_new_tokens
@@ -240,7 +235,7 @@ class _Conversation:
             options |= {"do_sample": False, "top_p": None, "temperature": None}
         if not self.args.json:
             options["streamer"] = _streamer(self.processor)
-        return self.model.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
+        return options
 
 
 def _load(args: argparse.Namespace, auto_class: str, **options) -> Any:

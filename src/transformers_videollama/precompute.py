@@ -12,8 +12,8 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from tqdm import tqdm
 from transformers import AutoConfig, AutoProcessor
 
+from .chat_media import SOURCE_KEYS
 from .modeling_video_llama import VideoLlamaModel
-from .processing_video_llama import SOURCE_KEYS
 from .training.collator import STEP_MASKS, VideoLlamaDataCollator
 from .training.datasets import file_checksum, load_messages
 from .training.feature_cache import Branch, FeatureCache, FeatureCacheError, feature_header

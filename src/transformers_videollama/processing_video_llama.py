@@ -2,8 +2,6 @@
 
 import bisect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from numbers import Real
 from typing import Any, TypedDict
 
 import torch
@@ -12,40 +10,15 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from .chat_media import EncodedMedia, OpenedMedia
 from .feature_extraction_video_llama import Downmix, as_list_of_sounds
-from .media import load_image, load_sound
-from .video_processing_video_llama import (
-    SAMPLING_OPTIONS,
-    VideoLlamaVideoProcessorKwargs,
-    as_list_of_metadata,
-    as_list_of_videos,
-    pad_steps,
-)
+from .media import load_image
+from .video_processing_video_llama import VideoLlamaVideoProcessorKwargs, as_list_of_videos, pad_steps
 
 
-__all__ = ["EncodedMedia", "VideoLlamaProcessor", "VideoLlamaProcessorKwargs"]
+__all__ = ["VideoLlamaProcessor", "VideoLlamaProcessorKwargs"]
 
-# Where a block of a conversation holds its medium, in the order of preference. The library's own names, and OpenAI's.
-SOURCE_KEYS = {
-    "image": ("image", "url", "path", "base64", "image_url"),
-    "video": ("video", "url", "path", "video_url"),
-    "audio": ("audio", "url", "path", "audio_url", "input_audio"),
-}
 PLACEHOLDER_TOKENS = {"image": "<image>", "video": "<video>", "audio": "<audio>"}
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedMedia:
-    """
-    What the frozen encoders see in an item, computed before. It can stand wherever an image, a video or a sound can.
-
-    Attributes:
-        features (`torch.Tensor`, float): `(T, Q, D)` from [`~VideoLlamaModel.get_frame_features`] for the frames of a
-            video or an image (T = 1), or `(T, D)`, the `pooler_output` of one of ImageBind's trunks for the clips of
-            a sound, or for frames in the stead of a sound.
-    """
-
-    features: torch.Tensor
 
 
 class VideoLlamaProcessorVideosKwargs(VideoLlamaVideoProcessorKwargs, total=False):
@@ -181,9 +154,8 @@ class VideoLlamaProcessor(ProcessorMixin):
                 "continue_final_message goes with neither add_generation_prompt nor return_assistant_tokens_mask"
             )
         options = {**kwargs, **(processor_kwargs or {})}
-        hear = self.load_audio_from_video if load_audio_from_video is None else load_audio_from_video
         conversations, is_batched = _as_batch(conversation)
-        opened = _OpenedMedia(self, options, hear=hear, add_timestamps=add_timestamps)
+        opened = self._opened_media(options, load_audio_from_video, add_timestamps)
         prompts, answer_spans = self._render(
             [opened.open_conversation(messages) for messages in conversations],
             self._template(chat_template),
@@ -210,6 +182,40 @@ class VideoLlamaProcessor(ProcessorMixin):
             inputs["assistant_masks"] = _assistant_masks(inputs, answer_spans)
             inputs = inputs.convert_to_tensors(return_tensors)
         return inputs if return_dict else inputs["input_ids"]
+
+    def open_media(
+        self,
+        messages: Sequence[Mapping],
+        *,
+        load_audio_from_video: bool | None = None,
+        add_timestamps: bool = True,
+        processor_kwargs: dict | None = None,
+    ) -> tuple[list[dict], BatchFeature]:
+        """
+        Takes the items out of messages, so that they need not be opened again when a conversation goes on.
+
+        Args:
+            messages (`list`), load_audio_from_video, add_timestamps, processor_kwargs: as in
+                [`~VideoLlamaProcessor.apply_chat_template`].
+
+        Returns:
+            `tuple`: the messages with bare placeholders in the places of items, which
+            [`~VideoLlamaProcessor.apply_chat_template`] makes the same text of; and the items, as tensors of the
+            model's inputs.
+
+        Raises:
+            MediaError, ValueError: as [`~VideoLlamaProcessor.apply_chat_template`].
+        """
+        options = dict(processor_kwargs or {})
+        opened = self._opened_media(options, load_audio_from_video, add_timestamps)
+        bare = opened.open_conversation(messages)
+        items = {"images": opened.images, "videos": opened.videos, "audio": opened.sounds}
+        given = {name: values for name, values in items.items() if values}
+        return bare, self(**given, **options, return_tensors="pt") if given else BatchFeature({})
+
+    def _opened_media(self, options: dict, load_audio_from_video: bool | None, add_timestamps: bool) -> OpenedMedia:
+        hear = self.load_audio_from_video if load_audio_from_video is None else load_audio_from_video
+        return OpenedMedia(self.video_processor, options, hear=hear, add_timestamps=add_timestamps)
 
     def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
         """Flat lists of items, in the order of the placeholders; the library's hook in front of `validate_inputs`."""
@@ -345,120 +351,6 @@ class VideoLlamaProcessor(ProcessorMixin):
         if template is None:
             raise ValueError(f"this processor has no default chat template, but {sorted(named)}; pass chat_template")
         return template
-
-
-class _OpenedMedia:
-    """Opens the items of conversations, once and in their order, and says in the conversation what is in them."""
-
-    def __init__(self, processor: VideoLlamaProcessor, options: dict, *, hear: bool, add_timestamps: bool):
-        self.processor = processor
-        given = {**options, **options.get("videos_kwargs", {})}
-        names = (*SAMPLING_OPTIONS, "size", "do_resize")
-        self.video_options = {name: given[name] for name in names if name in given}
-        # Of the videos in their order; that there is one for each is checked when all are processed
-        self.video_metadata = iter(as_list_of_metadata(given["video_metadata"]) if "video_metadata" in given else ())
-        self.hear = hear
-        self.add_timestamps = add_timestamps
-        self.images: list = []
-        self.videos: list = []
-        self.sounds: list = []
-
-    def open_conversation(self, messages: Sequence[Mapping]) -> list[dict]:
-        return [self._open_message(message) for message in messages]
-
-    def _open_message(self, message: Mapping) -> dict:
-        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-            raise ValueError(f"got the message {str(message)[:80]}, expected a dict with 'role' and 'content'")
-        message = {key: value for key, value in message.items() if value is not None}
-        content = message.get("content", "")
-        if isinstance(content, str):
-            return {**message, "content": content}
-        if not isinstance(content, Sequence):
-            raise ValueError(f"got the content {str(content)[:80]}, expected a string or a list of blocks")
-        blocks: list[dict] = []
-        for block in content:
-            _check_block(block)
-            # Datasets in Arrow's format give every block the keys of all blocks, with None for what it lacks
-            block = {key: value for key, value in block.items() if value is not None}
-            follows_video = bool(blocks) and blocks[-1]["type"] == "video"
-            if block["type"] == "audio" and self.hear and follows_video and block_source(block) is None:
-                continue  # the library's way to ask for the sound of the video in front, which is there already
-            blocks.extend(self._open_block(block))
-        return {**message, "content": blocks}
-
-    def _open_block(self, block: dict) -> list[dict]:
-        kind = block_kind(block)
-        if kind not in SOURCE_KEYS:
-            return [block]
-        source = block_source(block)
-        if source is None:
-            return [{"type": kind}]
-        if kind == "image":
-            self.images.append(source if isinstance(source, EncodedMedia) else load_image(source))
-            return [{"type": "image"}]
-        if kind == "audio":
-            options = {name: block[name] for name in ("sampling_rate", "start", "end") if name in block}
-            self.sounds.append(source if isinstance(source, EncodedMedia) else load_sound(source, **options))
-            return [{"type": "audio"}]
-        return self._open_video(source, block)
-
-    def _open_video(self, source: Any, block: dict) -> list[dict]:
-        if isinstance(source, EncodedMedia):
-            self.videos.append(source)
-            return [{"type": "video"}]
-        own = {name: block[name] for name in (*SAMPLING_OPTIONS, "video_metadata") if name in block}
-        shared = {**self.video_options, "video_metadata": next(self.video_metadata, None)}
-        if "num_frames" in own or "fps" in own:
-            shared.pop("num_frames", None)
-            shared.pop("fps", None)
-        (video,) = self.processor.video_processor.open_videos([source], **{**shared, **own})
-        self.videos.append(video)
-        opened: dict[str, Any] = {"type": "video"}
-        if self.add_timestamps and video.timestamps is not None:
-            opened["timestamps"] = list(video.timestamps)
-        if self.hear and video.sound is not None:
-            self.sounds.append(video.sound)
-            return [{"type": "audio"}, opened]
-        return [opened]
-
-
-def _check_block(block: Any) -> None:
-    """Whether a block has the form that is read below; what its source is, those who open it say."""
-    if not isinstance(block, Mapping) or not isinstance(block.get("type"), str):
-        raise ValueError(f"got the block {str(block)[:80]}, expected a dict with 'type'")
-    if block["type"] == "text" and not isinstance(block.get("text"), str):
-        raise ValueError(f"got the block {str(block)[:80]}, expected a string as its 'text'")
-    for name in ("num_frames", "fps", "start", "end", "sampling_rate"):
-        value = block.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
-            raise ValueError(f"got a block with {name}={str(value)[:40]!r}, expected a number")
-
-
-def block_kind(block: Mapping) -> str:
-    """OpenAI's names of blocks are taken too: image_url, video_url, audio_url, input_audio."""
-    return {"input_audio": "audio"}.get(block["type"], block["type"].removesuffix("_url"))
-
-
-def block_source(block: Mapping) -> Any:
-    """What the block's item is read from; `None` for a bare placeholder."""
-    for key in SOURCE_KEYS[block_kind(block)]:
-        if key in block:
-            value = block[key]
-            if isinstance(value, Mapping):
-                value = _openai_address(value)
-            elif key == "base64" and not value.startswith("data:"):
-                value = f"data:image/*;base64,{value}"
-            return value
-    return None
-
-
-def _openai_address(value: Mapping) -> Any:
-    """`{"url": ...}`, or of sound `{"data": base64, "format": ...}`, -> address"""
-    if "url" in value:
-        return value["url"]
-    if not {"data", "format"} <= value.keys():
-        raise ValueError(f"got {str(value)[:80]} as an item, expected a dict with 'url', or with 'data' and 'format'")
-    return f"data:audio/{value['format']};base64,{value['data']}"
 
 
 def _as_batch(conversation: Sequence) -> tuple[list, bool]:

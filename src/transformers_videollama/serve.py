@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
+from .chat_media import block_kind
 from .media_access import MediaAccess, restrict_media_access
-from .processing_video_llama import block_kind
 
 
 __all__ = ["RequestLimits", "check_request", "serve"]

@@ -1,0 +1,150 @@
+"""The items of conversations: what blocks of a message may look like, and what is read from them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import torch
+
+from .media import load_image, load_sound
+from .video_processing_video_llama import SAMPLING_OPTIONS, VideoLlamaVideoProcessor, as_list_of_metadata
+
+
+__all__ = ["SOURCE_KEYS", "EncodedMedia", "OpenedMedia", "block_kind", "block_source"]
+
+# Where a block of a conversation holds its medium, in the order of preference. The library's own names, and OpenAI's.
+SOURCE_KEYS = {
+    "image": ("image", "url", "path", "base64", "image_url"),
+    "video": ("video", "url", "path", "video_url"),
+    "audio": ("audio", "url", "path", "audio_url", "input_audio"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedMedia:
+    """
+    What the frozen encoders see in an item, computed before. It can stand wherever an image, a video or a sound can.
+
+    Attributes:
+        features (`torch.Tensor`, float): `(T, Q, D)` from [`~VideoLlamaModel.get_frame_features`] for the frames of a
+            video or an image (T = 1), or `(T, D)`, the `pooler_output` of one of ImageBind's trunks for the clips of
+            a sound, or for frames in the stead of a sound.
+    """
+
+    features: torch.Tensor
+
+
+class OpenedMedia:
+    """Opens the items of conversations, once and in their order, and says in the conversation what is in them."""
+
+    def __init__(self, video_processor: VideoLlamaVideoProcessor, options: dict, *, hear: bool, add_timestamps: bool):
+        self.video_processor = video_processor
+        given = {**options, **options.get("videos_kwargs", {})}
+        names = (*SAMPLING_OPTIONS, "size", "do_resize")
+        self.video_options = {name: given[name] for name in names if name in given}
+        # Of the videos in their order; that there is one for each is checked when all are processed
+        self.video_metadata = iter(as_list_of_metadata(given["video_metadata"]) if "video_metadata" in given else ())
+        self.hear = hear
+        self.add_timestamps = add_timestamps
+        self.images: list = []
+        self.videos: list = []
+        self.sounds: list = []
+
+    def open_conversation(self, messages: Sequence[Mapping]) -> list[dict]:
+        return [self._open_message(message) for message in messages]
+
+    def _open_message(self, message: Mapping) -> dict:
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            raise ValueError(f"got the message {str(message)[:80]}, expected a dict with 'role' and 'content'")
+        message = {key: value for key, value in message.items() if value is not None}
+        content = message.get("content", "")
+        if isinstance(content, str):
+            return {**message, "content": content}
+        if not isinstance(content, Sequence):
+            raise ValueError(f"got the content {str(content)[:80]}, expected a string or a list of blocks")
+        blocks: list[dict] = []
+        for block in content:
+            _check_block(block)
+            # Datasets in Arrow's format give every block the keys of all blocks, with None for what it lacks
+            block = {key: value for key, value in block.items() if value is not None}
+            follows_video = bool(blocks) and blocks[-1]["type"] == "video"
+            if block["type"] == "audio" and self.hear and follows_video and block_source(block) is None:
+                continue  # the library's way to ask for the sound of the video in front, which is there already
+            blocks.extend(self._open_block(block))
+        return {**message, "content": blocks}
+
+    def _open_block(self, block: dict) -> list[dict]:
+        kind = block_kind(block)
+        if kind not in SOURCE_KEYS:
+            return [block]
+        source = block_source(block)
+        if source is None:
+            told = "timestamps" in block and self.add_timestamps
+            return [{"type": kind, "timestamps": block["timestamps"]} if told else {"type": kind}]
+        if kind == "image":
+            self.images.append(source if isinstance(source, EncodedMedia) else load_image(source))
+            return [{"type": "image"}]
+        if kind == "audio":
+            options = {name: block[name] for name in ("sampling_rate", "start", "end") if name in block}
+            self.sounds.append(source if isinstance(source, EncodedMedia) else load_sound(source, **options))
+            return [{"type": "audio"}]
+        return self._open_video(source, block)
+
+    def _open_video(self, source: Any, block: dict) -> list[dict]:
+        if isinstance(source, EncodedMedia):
+            self.videos.append(source)
+            return [{"type": "video"}]
+        own = {name: block[name] for name in (*SAMPLING_OPTIONS, "video_metadata") if name in block}
+        shared = {**self.video_options, "video_metadata": next(self.video_metadata, None)}
+        if "num_frames" in own or "fps" in own:
+            shared.pop("num_frames", None)
+            shared.pop("fps", None)
+        (video,) = self.video_processor.open_videos([source], **{**shared, **own})
+        self.videos.append(video)
+        opened: dict[str, Any] = {"type": "video"}
+        if self.add_timestamps and video.timestamps is not None:
+            opened["timestamps"] = list(video.timestamps)
+        if self.hear and video.sound is not None:
+            self.sounds.append(video.sound)
+            return [{"type": "audio"}, opened]
+        return [opened]
+
+
+def _check_block(block: Any) -> None:
+    """Whether a block has the form that is read below; what its source is, those who open it say."""
+    if not isinstance(block, Mapping) or not isinstance(block.get("type"), str):
+        raise ValueError(f"got the block {str(block)[:80]}, expected a dict with 'type'")
+    if block["type"] == "text" and not isinstance(block.get("text"), str):
+        raise ValueError(f"got the block {str(block)[:80]}, expected a string as its 'text'")
+    for name in ("num_frames", "fps", "start", "end", "sampling_rate"):
+        value = block.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+            raise ValueError(f"got a block with {name}={str(value)[:40]!r}, expected a number")
+
+
+def block_kind(block: Mapping) -> str:
+    """OpenAI's names of blocks are taken too: image_url, video_url, audio_url, input_audio."""
+    return {"input_audio": "audio"}.get(block["type"], block["type"].removesuffix("_url"))
+
+
+def block_source(block: Mapping) -> Any:
+    """What the block's item is read from; `None` for a bare placeholder."""
+    for key in SOURCE_KEYS[block_kind(block)]:
+        if key in block:
+            value = block[key]
+            if isinstance(value, Mapping):
+                value = _openai_address(value)
+            elif key == "base64" and not value.startswith("data:"):
+                value = f"data:image/*;base64,{value}"
+            return value
+    return None
+
+
+def _openai_address(value: Mapping) -> Any:
+    """`{"url": ...}`, or of sound `{"data": base64, "format": ...}`, -> address"""
+    if "url" in value:
+        return value["url"]
+    if not {"data", "format"} <= value.keys():
+        raise ValueError(f"got {str(value)[:80]} as an item, expected a dict with 'url', or with 'data' and 'format'")
+    return f"data:audio/{value['format']};base64,{value['data']}"
