@@ -7,7 +7,7 @@ WORKERS ?= 2
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tiny test test-min conformance conformance-min serve-test lint format clean
+.PHONY: help install demo tiny test test-min conformance conformance-min serve-test bench lint format clean
 
 help:  ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -53,6 +53,9 @@ $(VENV_SERVE)/.installed: pyproject.toml constraints-vllm.txt
 
 serve-test: $(VENV_SERVE)/.installed  ## serve the tiny model on the CPU, with both engines, and ask it
 	$(VENV_SERVE)/bin/python -m pytest serving
+
+bench: install  ## measure the time to the first token of a first and a second question (python -m benchmarks)
+	$(VENV)/bin/python -m benchmarks chat
 
 lint: install  ## check style and types
 	$(VENV)/bin/ruff check .

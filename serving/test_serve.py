@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import openai
 import pytest
+from transformers import AutoConfig, AutoModelForMultimodalLM, AutoProcessor
 
 from transformers_videollama import TINY_CHECKPOINT
 
@@ -93,6 +94,40 @@ def test_streamed(server, ask, requests):
     pieces = asyncio.run(read())
     assert len(pieces) > 3
     assert "".join(pieces).strip() == request.answer.strip()
+
+
+def test_the_model_is_listed(server):
+    async def models():
+        async with servers.client(server) as client:
+            return [model.id async for model in client.models.list()]
+
+    assert asyncio.run(models()) == [MODEL]
+
+
+@pytest.fixture
+def deaf_checkpoint(tmp_path) -> Path:
+    """The tiny model without its audio branch."""
+    config = AutoConfig.from_pretrained(MODEL, audio_config=None, audio_vision_config=None)
+    AutoModelForMultimodalLM.from_pretrained(MODEL, config=config).save_pretrained(tmp_path)
+    processor = AutoProcessor.from_pretrained(MODEL, num_audio_tokens=0, load_audio_from_video=False)
+    processor.save_pretrained(tmp_path)
+    processor.video_processor.save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_a_checkpoint_without_audio_branch_sees_videos_that_have_sound(deaf_checkpoint, media, tmp_path_factory):
+    port = servers.free_port()
+    command = [str(Path(sys.executable).with_name("videollama")), "serve", "--model", str(deaf_checkpoint)]
+    content = [block("video", data_address(media["bell"])), {"type": "text", "text": "What do you see?"}]
+    question = [{"role": "user", "content": content}]
+
+    async def ask_once(address):
+        async with servers.client(address) as client:
+            return await servers.ask(client, str(deaf_checkpoint), question)
+
+    with servers.running([*command, "--port", str(port)], port, tmp_path_factory.mktemp("log") / "log.txt") as address:
+        answer = asyncio.run(ask_once(address)).choices[0].message.content
+    assert answer.startswith("I see")
 
 
 def malformed(media: dict) -> dict[str, list[dict]]:

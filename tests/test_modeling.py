@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from accelerate import infer_auto_device_map
 from transformers import AutoModelForMultimodalLM, GenerationConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -343,6 +344,25 @@ def test_parts_on_disk(checkpoint, model, tmp_path):
     placed = load(checkpoint, device_map=device_map, offload_folder=tmp_path)
     inputs = everything(model)
     torch.testing.assert_close(placed(**inputs).logits, model(**inputs).logits)
+
+
+def test_where_memory_ends_the_rest_goes_to_disk(checkpoint, model, tmp_path):
+    placed = load(checkpoint, device_map="auto", max_memory={"cpu": "0.7MB"}, offload_folder=tmp_path)
+    assert set(placed.hf_device_map.values()) == {"cpu", "disk"}
+    inputs = everything(model)
+    torch.testing.assert_close(placed(**inputs).logits, model(**inputs).logits)
+
+
+def test_the_released_size_is_spread_over_two_gpus_by_whole_layers():
+    with torch.device("meta"):
+        large = AutoModelForMultimodalLM.from_config(VideoLlamaConfig(audio_config={}), dtype=torch.bfloat16)
+    whole = list(large._no_split_modules)
+    devices = infer_auto_device_map(large, {0: "9GiB", 1: "9GiB"}, no_split_module_classes=whole)
+    assert set(devices.values()) == {0, 1}
+    layers = [name for name, module in large.named_modules() if type(module).__name__ in whole]
+    for layer in layers:
+        assert not [name for name in devices if name.startswith(f"{layer}.")], layer
+    assert any(name.startswith("model.language_model.layers.") for name in devices)
 
 
 @torch.no_grad()

@@ -272,7 +272,9 @@ def test_placeholders_must_match_items(processor, call, message):
 def test_checkpoint_without_audio_branch_refuses_sound(processor, clip):
     deaf = copy.deepcopy(processor)
     deaf.num_audio_tokens, deaf.load_audio_from_video = 0, False
-    assert "input_features" not in prepare(deaf, user({"type": "video", "video": clip}))
+    asked_for_all = {}, {"load_audio_from_video": True}  # the library's server asks for it of any model
+    for options in asked_for_all:
+        assert "input_features" not in prepare(deaf, user({"type": "video", "video": clip}), **options)
     with pytest.raises(ValueError, match="no audio branch"):
         prepare(deaf, user({"type": "audio", "audio": np.ones(32000, dtype=np.float32)}))
 

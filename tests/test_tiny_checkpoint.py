@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForMultimodalLM, AutoProcessor, pipeline
+from transformers import AutoModelForMultimodalLM, AutoProcessor, QuantizedCache, pipeline
 
 from examples.tiny import world
 from examples.tiny.evaluate import ask
@@ -16,6 +16,7 @@ from transformers_videollama import TINY_CHECKPOINT
 from transformers_videollama.cli import main
 
 
+QUESTION = "What do you see and hear?"
 RED_CIRCLE = world.Thing("circle", "red", "left")
 
 
@@ -53,6 +54,26 @@ def test_it_is_small_and_says_how_it_was_made(model):
     assert re.search(r"^python -m examples.tiny demo/tiny --seed \d+$", card, flags=re.MULTILINE)
 
 
+def test_it_is_right_with_a_quantised_cache(model, processor, clip):
+    chat = [{"role": "user", "content": [{"type": "video", "path": clip}, {"type": "text", "text": QUESTION}]}]
+    inputs = processor.apply_chat_template(
+        chat, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    )
+    # Of the last 8 tokens alone, keys and values stay as they are
+    options = {"backend": "quanto", "nbits": 4, "residual_length": 8, "q_group_size": 32}
+    output = model.generate(
+        **inputs,
+        max_new_tokens=30,
+        do_sample=False,
+        cache_implementation="quantized",
+        cache_config=options,
+        return_dict_in_generate=True,
+    )
+    assert isinstance(output.past_key_values, QuantizedCache)
+    answer = processor.post_process_image_text_to_text(output.sequences[:, inputs["input_ids"].shape[1] :])[0]
+    assert answer.strip() == "I see a red circle that moves left and I hear a bell."
+
+
 @pytest.mark.parametrize("kind", world.QUESTIONS)
 def test_it_is_right_about_clips_that_it_has_not_seen(kind, model, processor, clips):
     """To the letter: four of five about one thing, seven of ten about one of two, six of ten that describe both."""
@@ -79,7 +100,7 @@ def test_what_is_heard_is_in_the_sound(model, processor, clips):
 
 
 def test_pipeline(clip):
-    content = [{"type": "video", "path": clip}, {"type": "text", "text": "What do you see and hear?"}]
+    content = [{"type": "video", "path": clip}, {"type": "text", "text": QUESTION}]
     chat = [{"role": "user", "content": content}]
     answer = pipeline("any-to-any", model=TINY_CHECKPOINT)(text=chat, return_full_text=False)[0]["generated_text"]
     assert answer.strip() == "I see a red circle that moves left and I hear a bell."

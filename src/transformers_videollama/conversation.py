@@ -14,8 +14,6 @@ from .processing_video_llama import VideoLlamaProcessor
 
 __all__ = ["ConversationAnswer", "VideoLlamaConversation"]
 
-MODALITIES = ("image", "video", "audio")
-
 
 @dataclass(frozen=True)
 class ConversationAnswer:
@@ -102,7 +100,7 @@ class VideoLlamaConversation:
         said, media = self.processor.open_media([{"role": "user", "content": content}], **self._opening)
         messages = [*self.messages, *said]
         features = self._with_new(media)
-        ids = self._token_ids(messages)
+        (ids,) = self.processor.tokenize_opened(messages, add_generation_prompt=True)["input_ids"]
         reused = self._reuse(ids)
         prompt = torch.tensor([ids], device=self.model.device)
         sequence = self.model.generate(
@@ -127,16 +125,6 @@ class VideoLlamaConversation:
             known = [features[modality]] if modality in features else []
             features[modality] = torch.cat([*known, output.pooler_output])
         return features
-
-    def _token_ids(self, messages: list[dict]) -> list[int]:
-        # The sound of a video has its own placeholder by now
-        text = self.processor.apply_chat_template(messages, add_generation_prompt=True, load_audio_from_video=False)
-        for modality in MODALITIES:
-            token = getattr(self.processor, f"{modality}_token")
-            replace = getattr(self.processor, f"replace_{modality}_token")
-            text = text.replace(token, replace({}, 0))
-        ids: list[int] = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
 
     def _reuse(self, ids: list[int]) -> int:
         """

@@ -8,6 +8,8 @@ import torch
 from jinja2 import TemplateError
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
+from transformers.tokenization_utils_base import BatchEncoding
+from transformers.utils import logging
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from .chat_media import EncodedMedia, OpenedMedia
@@ -18,6 +20,7 @@ from .video_processing_video_llama import VideoLlamaVideoProcessorKwargs, as_lis
 
 __all__ = ["VideoLlamaProcessor", "VideoLlamaProcessorKwargs"]
 
+logger = logging.get_logger(__name__)
 PLACEHOLDER_TOKENS = {"image": "<image>", "video": "<video>", "audio": "<audio>"}
 
 
@@ -134,7 +137,7 @@ class VideoLlamaProcessor(ProcessorMixin):
             return_dict (`bool`, defaults to `False`): Whether to return all inputs, or the token ids alone.
             return_tensors (`str`, *optional*): "pt" or "np".
             load_audio_from_video (`bool`, *optional*): Whether the sound of a video that has some is heard; the
-                processor's own setting by default.
+                processor's own setting by default. A checkpoint without audio branch says once that it leaves it out.
             add_timestamps (`bool`, defaults to `True`): Whether a video without sound is followed by the sentence
                 about the times of its frames, where they are known.
             processor_kwargs (`dict`, *optional*): Arguments of the processor's call, such as `num_frames`, `fps`,
@@ -192,16 +195,15 @@ class VideoLlamaProcessor(ProcessorMixin):
         processor_kwargs: dict | None = None,
     ) -> tuple[list[dict], BatchFeature]:
         """
-        Takes the items out of messages, so that they need not be opened again when a conversation goes on.
+        Takes the items out of messages, so that they need not be opened again for another question.
 
         Args:
             messages (`list`), load_audio_from_video, add_timestamps, processor_kwargs: as in
                 [`~VideoLlamaProcessor.apply_chat_template`].
 
         Returns:
-            `tuple`: the messages with bare placeholders in the places of items, which
-            [`~VideoLlamaProcessor.apply_chat_template`] makes the same text of; and the items, as tensors of the
-            model's inputs.
+            `tuple`: the messages with bare placeholders in the places of items, for
+            [`~VideoLlamaProcessor.tokenize_opened`]; and the items, as tensors of the model's inputs.
 
         Raises:
             MediaError, ValueError: as [`~VideoLlamaProcessor.apply_chat_template`].
@@ -213,8 +215,40 @@ class VideoLlamaProcessor(ProcessorMixin):
         given = {name: values for name, values in items.items() if values}
         return bare, self(**given, **options, return_tensors="pt") if given else BatchFeature({})
 
+    def tokenize_opened(
+        self,
+        conversation: Sequence,
+        *,
+        add_generation_prompt: bool = False,
+        return_tensors: str | None = None,
+    ) -> BatchEncoding:
+        """
+        Tokens of one conversation, or of a batch of them, whose items have been taken out by
+        [`~VideoLlamaProcessor.open_media`]: the same as with the items, which the model gets as `mm_encoder_outputs`.
+
+        Args:
+            conversation (`list` of messages, or `list` of conversations), add_generation_prompt: as in
+                [`~VideoLlamaProcessor.apply_chat_template`].
+            return_tensors (`str`, *optional*): "pt" or "np".
+
+        Returns:
+            `BatchEncoding` with `input_ids` and `attention_mask`, of a batch padded to the longest.
+        """
+        # The sound of a video has a placeholder of its own by now
+        text = self.apply_chat_template(
+            conversation, add_generation_prompt=add_generation_prompt, load_audio_from_video=False
+        )
+        prompts = [text] if isinstance(text, str) else text
+        for modality, token in PLACEHOLDER_TOKENS.items():
+            tokens = getattr(self, f"replace_{modality}_token")({}, 0)
+            prompts = [prompt.replace(token, tokens) for prompt in prompts]
+        return self.tokenizer(prompts, add_special_tokens=False, padding=True, return_tensors=return_tensors)
+
     def _opened_media(self, options: dict, load_audio_from_video: bool | None, add_timestamps: bool) -> OpenedMedia:
         hear = self.load_audio_from_video if load_audio_from_video is None else load_audio_from_video
+        if hear and not self.num_audio_tokens:  # the library's server asks for it of any model
+            logger.warning_once("the sound of videos is left out: this checkpoint has no audio branch")
+            hear = False
         return OpenedMedia(self.video_processor, options, hear=hear, add_timestamps=add_timestamps)
 
     def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):

@@ -13,7 +13,7 @@ from .media_access import MediaAccess, restrict_media_access
 
 __all__ = ["RequestLimits", "check_request", "serve"]
 
-CHAT, HEALTH = "/v1/chat/completions", "/health"
+CHAT, HEALTH, MODELS = "/v1/chat/completions", "/health", "/v1/models"
 # Of `apply_chat_template`, what a request may set; the library would pass on anything
 TEMPLATE_OPTIONS = {"num_frames", "fps", "start", "end", "sampling", "add_timestamps"}
 BLOCKS = {"text", "image_url", "video_url", "audio_url", "input_audio"}
@@ -46,6 +46,7 @@ def serve(args: Namespace) -> None:
 
 
 def _serve_with_transformers(args: Namespace) -> None:
+    from fastapi.routing import APIRoute
     from transformers import AutoVideoProcessor
     from transformers.cli.serve import Serve  # which says itself what it lacks
 
@@ -56,6 +57,7 @@ def _serve_with_transformers(args: Namespace) -> None:
             """The library's hook for what runs the app that it has built."""
             app = self.server.config.app
             app.add_exception_handler(ValueError, _answer_bad_input)
+            app.router.routes.insert(0, APIRoute(MODELS, _models_route(args.model)))
             app.add_middleware(RequestLimits, max_bytes=args.max_upload << 20, seconds=args.timeout)
             self.server.run()
 
@@ -82,7 +84,7 @@ class RequestLimits:
         unlimited (`tuple[str, ...]`): paths besides that of chats that are answered, too.
     """
 
-    def __init__(self, app: App, max_bytes: int, seconds: float, unlimited: tuple[str, ...] = (HEALTH,)):
+    def __init__(self, app: App, max_bytes: int, seconds: float, unlimited: tuple[str, ...] = (HEALTH, MODELS)):
         self.app, self.max_bytes, self.seconds, self.unlimited = app, max_bytes, seconds, unlimited
 
     async def __call__(self, scope: Message, receive, send) -> None:
@@ -146,6 +148,15 @@ async def _answer(send, status: int, message: str) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content})
+
+
+def _models_route(model: str) -> Callable[[], Awaitable[dict]]:
+    """The library's own lists what else is in the machine's cache."""
+
+    async def models() -> dict:
+        return {"object": "list", "data": [{"id": str(model), "object": "model", "created": 0, "owned_by": "user"}]}
+
+    return models
 
 
 async def _answer_bad_input(request: Any, error: Exception):

@@ -12,7 +12,7 @@ from typing import Any
 from vllm.multimodal.media import MEDIA_CONNECTOR_REGISTRY, MediaConnector
 
 from ..media_files import local_file
-from ..serve import HEALTH, RequestLimits
+from ..serve import HEALTH, MODELS, RequestLimits
 
 
 __all__ = ["LimitedMediaConnector", "ServerLimits", "serve_with_vllm"]
@@ -55,7 +55,7 @@ def serve_with_vllm(args: Namespace) -> None:
     ServerLimits.limits = {
         "max_bytes": args.max_upload << 20,
         "seconds": args.timeout,
-        "unlimited": (HEALTH, "/v1/models", "/metrics"),
+        "unlimited": (HEALTH, MODELS, "/metrics"),
     }
     os.environ["VLLM_MEDIA_CONNECTOR"] = MEDIA_CONNECTOR
     options = {"model": args.model, "host": args.host, "port": args.port, "dtype": args.dtype}

@@ -1,0 +1,110 @@
+"""Seconds, bytes and rates; and what the machine reaches at best, measured in the same run."""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import transformers
+from torch.utils.flop_counter import FlopCounterMode
+
+
+__all__ = ["Options", "Timing", "about_machine", "copy_rate", "flops_of", "matrix_rate", "seconds_of"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What all suites take: see `python -m benchmarks --help`."""
+
+    size: str
+    device: torch.device
+    dtype: torch.dtype
+    repeats: int
+
+
+@dataclass(frozen=True)
+class Timing:
+    """
+    Seconds of `repeats` calls behind a first one that does not count. `core_s` are those of all cores together, which
+    other processes of the machine hardly change.
+    """
+
+    median_s: float
+    min_s: float
+    max_s: float
+    core_s: float
+    repeats: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.median_s:.3g} ({self.min_s:.3g} to {self.max_s:.3g})"
+
+    @classmethod
+    def of(cls, seconds: list[float], core_seconds: list[float]) -> "Timing":
+        return cls(
+            statistics.median(seconds), min(seconds), max(seconds), statistics.median(core_seconds), len(seconds)
+        )
+
+
+def seconds_of(call: Callable[[], Any], repeats: int, device: torch.device | None = None) -> Timing:
+    """Calls once for nothing, and then `repeats` times."""
+    call()
+    seconds, core_seconds = [], []
+    for _ in range(repeats):
+        wait_for(device)
+        started, started_cores = time.perf_counter(), time.process_time()
+        call()
+        wait_for(device)
+        seconds.append(time.perf_counter() - started)
+        core_seconds.append(time.process_time() - started_cores)
+    return Timing.of(seconds, core_seconds)
+
+
+def wait_for(device: torch.device | None) -> None:
+    """Until an accelerator has done what it was given."""
+    if device is not None and device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def flops_of(call: Callable[[], Any]) -> int:
+    """Floating-point operations of the matrix products (and convolutions, attention) of a call."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return int(counter.get_total_flops())
+
+
+def matrix_rate(options: Options) -> float:
+    """FLOP/s of a product of two large square matrices, the best of `repeats`."""
+    side = 8192 if options.device.type == "cuda" else 3072
+    left, right = (torch.randn(side, side, device=options.device, dtype=options.dtype) for _ in range(2))
+    timing = seconds_of(lambda: left @ right, options.repeats, options.device)
+    return 2 * side**3 / timing.min_s
+
+
+def copy_rate(options: Options) -> float:
+    """Bytes/s that are read, and as many written, when a large tensor is copied, the best of `repeats`."""
+    source = torch.zeros(1 << (31 if options.device.type == "cuda" else 29), dtype=torch.uint8, device=options.device)
+    target = torch.ones_like(source)
+    timing = seconds_of(lambda: target.copy_(source), options.repeats, options.device)
+    return source.nbytes / timing.min_s
+
+
+def about_machine(options: Options) -> dict[str, Any]:
+    accelerator = torch.cuda.get_device_name(options.device) if options.device.type == "cuda" else None
+    return {
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, {torch.get_num_threads()} threads",
+        "accelerator": accelerator,
+        "load_average": round(os.getloadavg()[1], 1),
+        "date": time.strftime("%Y-%m-%d"),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    }

@@ -1,0 +1,63 @@
+"""Models and front ends of the sizes that are measured; all but the tiny one have random weights."""
+
+import torch
+from transformers import AutoModelForMultimodalLM, AutoProcessor, LlamaConfig
+
+from transformers_videollama import (
+    TINY_CHECKPOINT,
+    VideoLlamaConfig,
+    VideoLlamaFeatureExtractor,
+    VideoLlamaForConditionalGeneration,
+    VideoLlamaImageProcessor,
+    VideoLlamaProcessor,
+    VideoLlamaVideoProcessor,
+    load_chat_template,
+)
+
+from .measure import Options
+
+
+__all__ = ["SIZES", "config_of", "model_of", "processor_of"]
+
+SIZES = ("tiny", "small", "7b")
+# A ViT-B for frames and sounds, the Q-Formers of the released size, and a LLaMA of 0.2 billion parameters
+VIT_B = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+SMALL = {"vision_config": VIT_B, "audio_config": VIT_B, "qformer_config": {"encoder_hidden_size": 768}}
+SMALL_LLAMA = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 12, "num_attention_heads": 16}
+VOCABULARY = 32064
+
+
+def processor_of(size: str) -> VideoLlamaProcessor:
+    """The released front ends, with the tokenizer of the tiny model, whose ids any vocabulary has."""
+    tiny = AutoProcessor.from_pretrained(TINY_CHECKPOINT)
+    if size == "tiny":
+        return tiny
+    return VideoLlamaProcessor(
+        VideoLlamaImageProcessor(),
+        VideoLlamaVideoProcessor(),
+        VideoLlamaFeatureExtractor(),
+        tiny.tokenizer,
+        chat_template=load_chat_template("llama-2"),
+    )
+
+
+def config_of(size: str) -> VideoLlamaConfig:
+    """Of "small" or "7b"."""
+    processor = processor_of(size)
+    ids = {f"{kind}_token_id": getattr(processor, f"{kind}_token_id") for kind in ("image", "video", "audio")}
+    parts, llama = (SMALL, SMALL_LLAMA) if size == "small" else ({"audio_config": {}}, {})
+    # Ids beyond the tokenizer's are never answered
+    text_config = LlamaConfig(vocab_size=VOCABULARY, bos_token_id=1, eos_token_id=2, pad_token_id=0, **llama)
+    return VideoLlamaConfig(text_config=text_config, output_vocab_size=min(ids.values()), **parts, **ids)
+
+
+def model_of(options: Options, **kwargs) -> VideoLlamaForConditionalGeneration:
+    """On the device and in the dtype that are measured, with random weights."""
+    if options.size == "tiny":
+        model = AutoModelForMultimodalLM.from_pretrained(TINY_CHECKPOINT, dtype=options.dtype, **kwargs)
+        return model.to(options.device).requires_grad_(False).eval()
+    torch.manual_seed(0)
+    with options.device:
+        model = AutoModelForMultimodalLM.from_config(config_of(options.size), dtype=options.dtype, **kwargs)
+    model.generation_config.update(do_sample=False, eos_token_id=None, pad_token_id=0)
+    return model.requires_grad_(False).eval()

@@ -1,0 +1,79 @@
+"""Results as a table for people, a line of JSON, and files that are kept."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .measure import Timing
+
+
+__all__ = ["as_json", "as_markdown", "keep"]
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def as_json(result: dict[str, Any]) -> str:
+    return json.dumps(result, default=asdict)
+
+
+def as_markdown(result: dict[str, Any]) -> str:
+    machine = result["accelerator"] or result["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    return "\n\n".join(
+        (
+            f"# {result['suite']}",
+            result["what"],
+            table(result["rows"]),
+            f"{result['size']}, {result['dtype']}; {machine}; load average {result['load_average']}; {versions}; "
+            f"{result['date']}. Seconds are medians, with the fastest and the slowest of "
+            f"{result['repeats']}. `{result['command']}`",
+        )
+    )
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [[cell(row.get(name)) for name in names] for row in rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (names, ["---"] * len(names), *lines))
+
+
+def cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Timing):
+        return str(value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def keep(result: dict[str, Any], folder: Path = RESULTS) -> list[Path]:
+    """Writes NAME.json, NAME.md and, where there is something to draw, NAME.svg."""
+    name = "-".join((result["suite"], result["size"], result["device"].partition(":")[0], result["dtype"]))
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.{ending}" for ending in ("json", "md", "svg")]
+    paths[0].write_text(json.dumps(result, default=asdict, indent=1) + "\n", encoding="utf-8")
+    paths[1].write_text(as_markdown(result) + "\n", encoding="utf-8")
+    plot(result, paths[2])
+    return paths
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """Bars of the first timing of each row, with the fastest and the slowest."""
+    from matplotlib.figure import Figure
+
+    rows = result["rows"]
+    timed = next(name for name, value in rows[0].items() if isinstance(value, Timing))
+    label = next(name for name, value in rows[0].items() if isinstance(value, str))
+    timings = [row[timed] for row in rows]
+    medians = [timing.median_s for timing in timings]
+    spread = [[t.median_s - t.min_s for t in timings], [t.max_s - t.median_s for t in timings]]
+    figure = Figure(figsize=(7, 0.5 * len(rows) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    axes.barh([str(row[label]) for row in rows], medians, xerr=spread)
+    axes.invert_yaxis()
+    axes.set_xlabel(timed)
+    where = result["accelerator"] or result["machine"]
+    axes.set_title(f"{result['suite']}: {result['size']}, {result['dtype']}, {where}")
+    figure.savefig(path, metadata={"Date": None})

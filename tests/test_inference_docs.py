@@ -1,0 +1,70 @@
+"""The code of docs/inference.md runs as it is printed, in its order, and its figures are those that were measured."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForMultimodalLM
+
+from examples.tiny import world
+from examples.tiny.render import render
+from transformers_videollama import TINY_CHECKPOINT, VideoLlamaConfig
+
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "inference.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("inference")
+    shutil.copytree(TINY_CHECKPOINT, folder / "Video-LLaMA-2-7B-Finetuned")
+    scene = world.Scene((world.Thing("circle", "red", "left"),), "bell")
+    render(scene, folder / "clip.mp4", np.random.default_rng(7))
+    return folder
+
+
+def test_code_runs_as_printed(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    names: dict = {}
+    for language, code in BLOCKS:
+        assert language == "python"
+        exec(compile(code, "docs/inference.md", "exec"), names)
+    said = capsys.readouterr().out
+    seen, heard = "I see a red circle that moves left.", "I hear a bell."
+    # Of second questions, the tiny model has learned nothing
+    assert re.match(rf"{seen}\n.+ \(\d+ of \d+ tokens of the prompt were there already\)\n{seen} \n{heard} \n", said)
+    texts = names["processor"].post_process_image_text_to_text(names["outputs"])
+    assert texts[0].strip().endswith(seen)
+    assert "disk" in names["placed"].hf_device_map.values() or torch.cuda.is_available()
+
+
+def test_figures_are_those_that_were_measured():
+    result = json.loads((ROOT / "benchmarks" / "results" / "chat-small-cpu-float32.json").read_text())
+    first, second, anew = (row["first token after, s"]["median_s"] for row in result["rows"])
+    number = r"([\d.]+)"
+    said = re.search(rf"takes {number}% of .*: {number} s, .* {number} s\s+and .* anew, {number} s", PAGE).groups()
+    assert said == (f"{100 * second / first:.2g}", f"{second:.3g}", f"{first:.3g}", f"{anew:.3g}")
+    assert result["rows"][2]["same answer"] is True
+
+
+def test_what_the_page_says_of_memory():
+    with torch.device("meta"):
+        model = AutoModelForMultimodalLM.from_config(VideoLlamaConfig(audio_config={}))
+    language = model.model.language_model.num_parameters() + model.lm_head.weight.numel()
+    assert f"{1 - language / model.num_parameters():.0%} of the 7B model's parameters" in PAGE
+    text = model.config.text_config
+    of_a_token = 2 * 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim
+    assert f"takes {of_a_token / 2**20} MiB for a token of the 7B model in 16 bit" in PAGE
+
+
+def test_files_that_the_page_names_exist():
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", PAGE):
+        assert (ROOT / "docs" / target).exists(), target
+    for name in re.findall(r"`((?:examples|benchmarks|docs)/[\w/.-]+)`", PAGE):
+        assert (ROOT / name).exists(), name
