@@ -13,15 +13,24 @@ GREEDY = SamplingParams(temperature=0, max_tokens=MAX_TOKENS)
 
 
 @pytest.fixture(scope="module")
-def engine(media):
-    engine = LLM(
-        str(TINY_CHECKPOINT),
-        dtype="float32",
-        max_model_len=512,
-        enforce_eager=True,
-        allowed_local_media_path=str(media["bell"].parent),
-        limit_mm_per_prompt={"image": 2, "video": 2, "audio": 2},
-    )
+def new_engine(media):
+    def new_engine(**options):
+        return LLM(
+            str(TINY_CHECKPOINT),
+            dtype="float32",
+            max_model_len=512,
+            enforce_eager=True,
+            allowed_local_media_path=str(media["bell"].parent),
+            limit_mm_per_prompt={"image": 2, "video": 2, "audio": 2},
+            **options,
+        )
+
+    return new_engine
+
+
+@pytest.fixture(scope="module")
+def engine(new_engine):
+    engine = new_engine()
     yield engine
     engine.llm_engine.engine_core.shutdown()
 
@@ -33,6 +42,15 @@ def test_chats_at_once(engine, requests, encode):
     for request, output in zip(chats, outputs, strict=True):
         assert output.prompt_token_ids == encode(request)["input_ids"][0].tolist(), request
         assert output.outputs[0].text.strip() == request.answer.strip(), request
+
+
+def test_layers_split_over_two_processes(new_engine, requests):
+    """Tensor parallelism; vLLM's runner for CPUs cannot do that of pipelines, of its own LLaMA either."""
+    chats = [request for request in requests if request.num_frames is None]
+    engine = new_engine(tensor_parallel_size=2, distributed_executor_backend="mp")
+    outputs = engine.chat([request.messages() for request in chats], GREEDY)
+    engine.llm_engine.engine_core.shutdown()
+    assert [output.outputs[0].text.strip() for output in outputs] == [request.answer.strip() for request in chats]
 
 
 def test_decoded_media_of_any_number_of_frames(engine, requests, encode, processor):
