@@ -155,7 +155,7 @@ def test_import_is_light_and_silent():
             raise AssertionError("the network was touched")
         socket.socket.connect = refuse
         import transformers_videollama
-        heavy = {"decord", "av"} & sys.modules.keys()
+        heavy = {"av"} & sys.modules.keys()
         assert not heavy, heavy
         print("imported")
     """)

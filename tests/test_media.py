@@ -24,7 +24,7 @@ from PIL import Image
 from render_clip import render_clip
 from transformers.dynamic_module_utils import get_imports
 
-from transformers_videollama import media, media_access, media_files, media_sound
+from transformers_videollama import media, media_access, media_files, media_frames, media_sound
 from transformers_videollama.media import (
     MediaError,
     Sound,
@@ -307,11 +307,7 @@ def test_frames_are_scaled_while_decoding(clip, size):
 def test_frames_of_extreme_shapes(tmp_path, size):
     path = render_clip(tmp_path / "thin.mp4", seconds=0.2, size=size, sound=False)
     assert load_video(path, size=(224, 224)).frames.shape == (5, 224, 224, 3)
-    if size[0] > 1:
-        assert load_video(path).frames.shape == (5, 1, 4000, 3)
-    else:
-        with pytest.raises(MediaError, match=r"cannot decode to a width of 1; pass size"):
-            load_video(path)
+    assert load_video(path).frames.shape == (5, *size[::-1], 3)
 
 
 def test_one_frame_is_enough(tmp_path):
@@ -329,17 +325,6 @@ def test_an_animated_image_is_a_video_and_a_still_one_is_a_frame(tmp_path, pictu
     for still in (tmp_path / "still.gif", picture, picture.read_bytes(), Image.open(picture)):
         video = load_video(still)
         assert (len(video.frames), video.fps, video.timestamps, video.sound) == (1, None, None, None)
-
-
-def test_decord_may_speak_torch(clip):
-    """decord.bridge is a switch for the whole process, which other code may have set."""
-    decord = pytest.importorskip("decord")
-    expected = load_video(clip).frames
-    decord.bridge.set_bridge("torch")
-    try:
-        np.testing.assert_array_equal(load_video(clip).frames, expected)
-    finally:
-        decord.bridge.set_bridge("native")
 
 
 # ------------------------------------------------------------------------------------------------ frames in memory
@@ -456,18 +441,18 @@ def test_importing_the_modules_imports_no_decoder(tmp_path):
     """As files of their own, which is what a Hub repository carries."""
     flat = tmp_path / "flat"
     flat.mkdir()
-    for module in (media, media_access, media_files, media_sound):
+    for module in (media, media_access, media_files, media_frames, media_sound):
         copied = Path(shutil.copy(module.__file__, flat))
         # the library would import what it finds at the top of these
-        assert {"decord", "av", "torchaudio"}.isdisjoint(get_imports(copied))
-    check = "import sys, flat.media; print([name for name in ('decord', 'av', 'torchaudio') if name in sys.modules])"
+        assert {"av", "torchaudio"}.isdisjoint(get_imports(copied))
+    check = "import sys, flat.media; print([name for name in ('av', 'torchaudio') if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", check], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 
 
 def test_a_missing_decoder_is_named(clip, monkeypatch):
-    monkeypatch.setitem(sys.modules, "decord", None)
-    with pytest.raises(ImportError, match=r"decord is needed to decode this: pip install decord2"):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ImportError, match=r"av is needed to decode this: pip install av"):
         load_video(clip)
 
 
@@ -632,13 +617,13 @@ def without_frames(path: Path) -> bytes:
 
 
 BAD_VIDEOS = {
-    "no frames": (lambda clip, index_first: without_frames(clip), "decord cannot decode the wanted frames"),
+    "no frames": (lambda clip, index_first: without_frames(clip), "its video has no frames that can be decoded"),
     "empty": (lambda clip, index_first: b"", r"is empty \(0 bytes\)"),
     "text": (lambda clip, index_first: b"no video " * 99, "is damaged, cut, or no video or sound"),
     "cut, index lost": (lambda clip, index_first: cut_in_half(clip), "is damaged, cut, or no video or sound"),
     "cut, index first": (lambda clip, index_first: cut_in_half(index_first), "is cut: it should have .* bytes"),
     "last bytes lost": (lambda clip, index_first: index_first.read_bytes()[:-9], "is cut: it should have .* bytes"),
-    "overwritten": (lambda clip, index_first: with_zeros(clip), "decord cannot decode the wanted frames"),
+    "overwritten": (lambda clip, index_first: with_zeros(clip), "is damaged, cut, or no video or sound: Invalid data"),
     "codec": (
         lambda clip, index_first: clip.read_bytes().replace(b"avc1", b"zzzz"),
         "has a video codec that is not supported",
@@ -655,7 +640,7 @@ def test_bad_videos_are_named_with_the_reason(clip, index_first_clip, tmp_path, 
     with pytest.raises(MediaError, match=f"bad.mp4: {match}"):
         load_video(path)
     assert time.monotonic() - started < 5
-    assert capfd.readouterr().err == ""  # decord prints FFmpeg's complaints unless told not to
+    assert capfd.readouterr().err == ""  # FFmpeg prints its complaints unless told not to
 
 
 @pytest.mark.parametrize("name", ("clip.mkv", "clip.avi"))
@@ -669,12 +654,11 @@ def test_other_containers_do_not_lose_frames_without_a_word(tmp_path, name):
         container.mux(stream.encode())
     assert load_video(tmp_path / name).total_num_frames == 40
     (tmp_path / name).write_bytes(cut_in_half(tmp_path / name))
-    with pytest.raises(MediaError, match=r"is cut: |decord cannot decode"):
+    with pytest.raises(MediaError, match=r"is cut: "):
         load_video(tmp_path / name)
 
 
-def test_a_header_that_claims_a_million_years_does_not_end_the_process(tmp_path):
-    """decord would reserve memory for all these frames and abort the interpreter."""
+def test_a_header_that_claims_a_million_years_has_the_frames_that_are_there(tmp_path):
     path = tmp_path / "long.mp4"
     with av.open(str(path), "w", options={"movflags": "frag_keyframe+empty_moov"}) as container:
         stream = container.add_stream("h264", rate=25, options={"g": "1"})
@@ -687,21 +671,7 @@ def test_a_header_that_claims_a_million_years_does_not_end_the_process(tmp_path)
     start_time = content.rindex(b"tfdt") + 8  # of the last fragment
     content[start_time : start_time + 8] = (1 << 50).to_bytes(8, "big")
     path.write_bytes(content)
-    with pytest.raises(MediaError, match=r"long.mp4: is damaged: its header claims \d{10,} frames in \d{4} bytes"):
-        load_video(path)
-
-
-@pytest.mark.parametrize("suffix", ("ts", "mpg"))
-def test_mpeg_streams_are_refused_because_decord_gives_wrong_frames(tmp_path, suffix):
-    with av.open(str(tmp_path / f"clip.{suffix}"), "w") as container:
-        stream = container.add_stream("mpeg2video", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for seed in range(30):
-            pixels = np.random.default_rng(seed).integers(0, 256, (48, 64, 3), dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())
-    with pytest.raises(MediaError, match=r"decord cannot seek in MPEG streams; remux it"):
-        load_video(tmp_path / f"clip.{suffix}")
+    assert load_video(path).total_num_frames == 3
 
 
 @pytest.mark.parametrize(
@@ -773,7 +743,7 @@ def test_the_right_frame_rate_may_be_given_for_a_file(clip):
 
 
 def test_decoded_frames_are_bounded(clip, monkeypatch):
-    monkeypatch.setattr(media, "MAX_FRAME_BYTES", 8 * 96 * 128 * 3)
+    monkeypatch.setattr(media_frames, "MAX_FRAME_BYTES", 8 * 96 * 128 * 3)
     assert len(load_video(clip).frames) == 8
     with pytest.raises(MediaError, match=r"9 frames of .* bytes, more than .* ask for fewer frames"):
         load_video(clip, num_frames=9)

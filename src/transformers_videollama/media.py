@@ -1,11 +1,9 @@
 """Opens files, addresses, bytes and arrays and says what is in them: pixels, times, sound.
 
-decord decodes the frames of a video, PyAV sound, Pillow images; PyAV also says which streams a container has. A cut or
-damaged file or a missing stream is a `MediaError`: never fewer frames or silence. With `media_files` and `media_sound`
-this is all of the package that decodes.
+PyAV decodes videos and sound, Pillow images. A cut or damaged file or a missing stream is a `MediaError`: never fewer
+frames or silence. With `media_files`, `media_frames` and `media_sound` this is all of the package that decodes.
 
-Limits: damage that a codec conceals without an error is not seen. Beside the key frames of an open-GOP stream decord
-can be off by a frame.
+Limits: damage that a codec conceals without saying so is not seen.
 """
 
 import contextlib
@@ -28,15 +26,14 @@ from .media_files import (
     MediaFile,
     about,
     as_numpy,
-    declared_seconds,
-    import_or_explain,
     is_cover_art,
     is_folder,
     local_file,
     open_container,
     span_within,
 )
-from .media_sound import Sound, load_sound, sound_of
+from .media_frames import MAX_FRAME_BYTES, VideoFile
+from .media_sound import Sound, load_sound
 
 
 __all__ = [
@@ -56,7 +53,6 @@ __all__ = [
 Sampling = Literal["uniform", "headtail"]
 
 DEFAULT_NUM_FRAMES = 8
-MAX_FRAME_BYTES = 4 << 30  # of the decoded frames of one video; 32 frames of 8K are 3 GiB
 
 _IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 _ANIMATED_FORMATS = {"AVIF", "GIF", "PNG", "WEBP"}  # not MPO and TIFF, which hold several stills
@@ -307,7 +303,7 @@ def load_video(
 
 def _frame_reader(
     source: Any, size: tuple[int, int] | None, fps: float | None, timeout: float | None
-) -> "_DecodedFrames | _VideoFile":
+) -> "_DecodedFrames | VideoFile":
     if isinstance(source, Image.Image):
         source = [source]
     if isinstance(source, ARRAYS) and source.ndim != 4:
@@ -320,7 +316,7 @@ def _frame_reader(
     if _is_still(file):
         return _DecodedFrames([_image_of(file)], file.name, size, fps, timeout)
     with about(file.name):
-        return _VideoFile(file, size)
+        return VideoFile(file, size)
 
 
 def _frame_files(folder: Path) -> list[Path]:
@@ -360,79 +356,6 @@ class _DecodedFrames:
             return load_image(self.source[index], timeout=self.timeout)
 
 
-class _VideoFile:
-    """The video stream of a file: PyAV looks at the container, decord decodes."""
-
-    def __init__(self, file: MediaFile, size: tuple[int, int] | None):
-        self.file, self.name = file, file.name
-        with open_container(file) as container:
-            stream = _video_stream(container, os.path.getsize(file.path))
-            self.hidden = _hidden_frames(stream)
-            self.size = size or (stream.height, stream.width)
-            self.sound = sound_of(container, file)
-            in_matroska, in_mp4 = ("matroska" in container.format.name), ("mp4" in container.format.name)
-            declared_end = (declared_seconds(container, stream) or 0.0) if in_matroska else 0.0
-            declared_frames = 0 if in_mp4 else stream.frames  # MP4 counts frames that an edit list removes
-        if size is None and _decord_width(self.size[1]) != self.size[1]:
-            raise MediaError(f"decord cannot decode to a width of {self.size[1]}; pass size=(height, width)")
-        height, width = (size[0], _decord_width(size[1])) if size else (-1, -1)  # -1: as it is, and turned upright
-        with _decord() as decord:
-            # By default decord repeats the last frame for one it cannot decode; with fault_tol the first is an error.
-            self.decoder = decord.VideoReader(file.path, width=width, height=height, fault_tol=1e-9)
-            self.total = len(self.decoder) - sum(self.hidden)
-            fps = self.decoder.get_avg_fps()
-            self.fps = float(fps) if 0 < fps < math.inf else None
-            end = self.decoder.get_frame_timestamp([len(self.decoder) - 1])[0, 1]
-        if declared_end and end < declared_end - 1:
-            raise MediaError(f"is cut: its frames end at {end:.2f} s of {declared_end:.2f} s; fetch it again")
-        if len(self.decoder) < declared_frames:
-            raise MediaError(f"is cut: it has {len(self.decoder)} of {declared_frames} frames; fetch it again")
-
-    def read(self, indices: Sequence[int]) -> np.ndarray:
-        num_bytes = 3 * len(indices) * math.prod(self.size)
-        if num_bytes > MAX_FRAME_BYTES:
-            raise MediaError(
-                f"{len(indices)} frames of {self.size} are {num_bytes} bytes, more than {MAX_FRAME_BYTES} "
-                "(MAX_FRAME_BYTES); ask for fewer frames or a smaller size"
-            )
-        with _decord():
-            # decord counts the frames that an edit list hides at the start, which its decoder drops: before the
-            # second key frame it finds frame i as i, from there on, where it seeks by time, as i + hidden.
-            second_key = (self.decoder.get_key_indices()[1:2] or [math.inf])[0]
-            hidden = self.hidden[0]
-            batch = self.decoder.get_batch([i if i + hidden < second_key else i + hidden for i in indices])
-        frames = batch.asnumpy() if hasattr(batch, "asnumpy") else np.asarray(batch)  # decord.bridge may say torch
-        times_wider = _decord_width(self.size[1]) // self.size[1]
-        if times_wider == 1:
-            return frames
-        return frames.reshape(*frames.shape[:2], -1, times_wider, 3).mean(3).round().astype(np.uint8)
-
-
-def _decord_width(width: int) -> int:
-    """The least width from `width` on, by doubling, that decord can decode to.
-
-    decord takes rows whose padded length (to 64 pixels) is a multiple of the width for pixels of more than 3 bytes.
-    """
-    while width % 64 and math.ceil(width / 64) * 64 * 3 % width == 0:
-        width *= 2
-    return width
-
-
-@contextlib.contextmanager
-def _decord() -> Iterator[Any]:
-    decord = import_or_explain("decord", "decord2")
-    # FFmpeg would print what the exception says. The level is the process's, and stays: threads that read ahead go on
-    # complaining after the exception.
-    decord.logging.set_level(decord.logging.QUIET)
-    try:
-        yield decord
-    except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError, AssertionError, UnicodeError) as error:
-        raise MediaError(
-            "decord cannot decode the wanted frames: the file is damaged, its codec unusual or size over 60 times "
-            "smaller; if a player shows it, re-encode it (ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4)"
-        ) from error
-
-
 def media_kind(source: Any, *, timeout: float | None = None) -> Literal["image", "video", "audio"]:
     """Say what a path, URL or bytes hold, by the content: an animated image is a video, a song with cover art audio.
 
@@ -452,27 +375,3 @@ def media_kind(source: Any, *, timeout: float | None = None) -> Literal["image",
         if container.streams.audio:
             return "audio"
         raise MediaError("holds no image, video or sound")
-
-
-def _video_stream(container: Any, size: int) -> Any:
-    """The stream with the pictures, unless the header tells that decord would not survive it or do it wrong."""
-    stream = container.streams.best("video")
-    if stream is None or is_cover_art(stream):
-        raise MediaError(f"has no video stream (streams: {[stream.type for stream in container.streams]})")
-    if stream.codec_context is None:
-        raise MediaError("has a video codec that is not supported; re-encode it, for example as H.264")
-    if container.format.name in ("mpeg", "mpegts"):  # wrong frames from the one, none from the other
-        raise MediaError("decord cannot seek in MPEG streams; remux it (ffmpeg -i INPUT -c copy OUTPUT.mp4)")
-    # decord reserves memory for as many frames as the header claims, and ends the process where there is not so much.
-    claimed = stream.frames or float(stream.average_rate or 0) * (container.duration or 0) / 1e6
-    if claimed > size:
-        raise MediaError(f"is damaged: its header claims {claimed:.0f} frames in {size} bytes")
-    return stream
-
-
-def _hidden_frames(stream: Any) -> tuple[int, int]:
-    """How many frames an edit list hides at the start and the end, as in a clip trimmed without encoding."""
-    is_hidden = [entry.is_discard for entry in stream.index_entries]
-    shown = [position for position, hidden in enumerate(is_hidden) if not hidden]
-    middle = shown[len(shown) // 2] if shown else 0
-    return sum(is_hidden[:middle]), sum(is_hidden[middle:])

@@ -233,7 +233,7 @@ def _self_contained_formats() -> str:
 
 
 def _check_index(container: Any, size: int) -> None:
-    """Whether an MP4 file has the bytes that its index names; decord would count only the frames that are there."""
+    """Whether an MP4 file has the bytes that its index names; FFmpeg would give those that are there."""
     for stream in container.streams:
         last = stream.index_entries[-1] if len(stream.index_entries) else None
         if last is not None and last.pos + last.size > size:
