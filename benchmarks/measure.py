@@ -1,8 +1,11 @@
 """Seconds, bytes and rates; and what the machine reaches at best, measured in the same run."""
 
+import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -13,7 +16,17 @@ import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
 
-__all__ = ["Options", "Timing", "about_machine", "copy_rate", "flops_of", "matrix_rate", "seconds_of"]
+__all__ = [
+    "Memory",
+    "Options",
+    "Timing",
+    "about_machine",
+    "copy_rate",
+    "flops_of",
+    "matrix_rate",
+    "memory_of",
+    "seconds_of",
+]
 
 
 @dataclass(frozen=True)
@@ -70,6 +83,33 @@ def wait_for(device: torch.device | None) -> None:
     """Until an accelerator has done what it was given."""
     if device is not None and device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """MiB of a process: resident before a call, and how many more at most during it; and the seconds it took."""
+
+    before_mib: float
+    more_mib: float
+    seconds: float
+
+
+def memory_of(preparation: str, call: str) -> Memory:
+    """Runs two pieces of Python in a process of their own, of which the second is measured."""
+    script = f"""
+import json, pathlib, time
+def mib(name):
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(status.partition(name + ":")[2].split()[0]) / 1024
+{preparation}
+pathlib.Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+before, started = mib("VmRSS"), time.perf_counter()
+{call}
+seconds = time.perf_counter() - started
+print(json.dumps([before, mib("VmHWM") - before, seconds]))
+"""
+    result = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True)
+    return Memory(*json.loads(result.stdout.splitlines()[-1]))
 
 
 def flops_of(call: Callable[[], Any]) -> int:

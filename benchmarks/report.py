@@ -10,6 +10,9 @@ from .measure import Timing
 
 __all__ = ["as_json", "as_markdown", "keep"]
 
+# What every result has besides what its suite measures
+KNOWN = ("suite", "what", "command", "size", "device", "dtype", "repeats", "machine", "accelerator", "load_average")
+KNOWN += ("date", "versions")
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -20,11 +23,13 @@ def as_json(result: dict[str, Any]) -> str:
 def as_markdown(result: dict[str, Any]) -> str:
     machine = result["accelerator"] or result["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    measured = {name: value for name, value in result.items() if name not in (*KNOWN, "rows")}
     return "\n\n".join(
         (
             f"# {result['suite']}",
             result["what"],
             table(result["rows"]),
+            *([table([measured])] if measured else []),
             f"{result['size']}, {result['dtype']}; {machine}; load average {result['load_average']}; {versions}; "
             f"{result['date']}. Seconds are medians, with the fastest and the slowest of "
             f"{result['repeats']}. `{result['command']}`",
@@ -39,6 +44,8 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {cell(entry)}" for name, entry in value.items())
     if value is None:
         return ""
     if isinstance(value, bool):

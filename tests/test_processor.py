@@ -1,6 +1,7 @@
 """What a user of the processor relies on: conversations of any kind, batches, options of a call, masks of answers."""
 
 import copy
+import threading
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 from render_clip import render_clip
 from transformers import AutoProcessor
 
-from transformers_videollama import load_video
+from transformers_videollama import MediaError, load_video, video_processing_video_llama
 
 
 SENTENCE = "The video contains"
@@ -277,6 +278,33 @@ def test_checkpoint_without_audio_branch_refuses_sound(processor, clip):
         assert "input_features" not in prepare(deaf, user({"type": "video", "video": clip}), **options)
     with pytest.raises(ValueError, match="no audio branch"):
         prepare(deaf, user({"type": "audio", "audio": np.ones(32000, dtype=np.float32)}))
+
+
+@pytest.fixture
+def two_threads():
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+def test_items_of_a_batch_are_opened_at_once(processor, clip, two_threads, monkeypatch):
+    """Each of these two waits until the other is being opened, too."""
+    both, load = threading.Barrier(2, timeout=20), video_processing_video_llama.load_video
+
+    def load_together(*args, **kwargs):
+        both.wait()
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(video_processing_video_llama, "load_video", load_together)
+    chats = [user({"type": "video", "video": clip}), user({"type": "video", "video": clip, "num_frames": 3})]
+    together = prepare(processor, chats)
+    monkeypatch.undo()
+    torch.set_num_threads(1)
+    one_by_one = prepare(processor, chats)
+    assert together.keys() == one_by_one.keys()
+    assert all(torch.equal(together[name], one_by_one[name]) for name in together)
+    with pytest.raises(MediaError, match=r"first\.mp4"):  # the first of the batch, whichever fails first
+        prepare(processor, [user({"type": "video", "video": f"/nowhere/{name}.mp4"}) for name in ("first", "second")])
 
 
 @pytest.mark.parametrize(

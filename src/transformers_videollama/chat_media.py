@@ -1,5 +1,6 @@
 """The items of conversations: what blocks of a message may look like, and what is read from them."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 
 from .media import load_image, load_sound
+from .media_files import in_parallel
 from .video_processing_video_llama import SAMPLING_OPTIONS, VideoLlamaVideoProcessor, as_list_of_metadata
 
 
@@ -45,11 +47,28 @@ class OpenedMedia:
         self.video_options = {name: given[name] for name in names if name in given}
         # Of the videos in their order; that there is one for each is checked when all are processed
         self.video_metadata = iter(as_list_of_metadata(given["video_metadata"]) if "video_metadata" in given else ())
+        self.in_order = "video_metadata" in given
         self.hear = hear
         self.add_timestamps = add_timestamps
         self.images: list = []
         self.videos: list = []
         self.sounds: list = []
+
+    def open_conversations(self, conversations: Sequence[Sequence[Mapping]]) -> list[list[dict]]:
+        """All at once, unless what is known of videos has to be dealt out in their order."""
+        if self.in_order:
+            return [self.open_conversation(messages) for messages in conversations]
+        parts = in_parallel(self._open_apart, conversations)
+        for part, _ in parts:
+            self.images += part.images
+            self.videos += part.videos
+            self.sounds += part.sounds
+        return [messages for _, messages in parts]
+
+    def _open_apart(self, messages: Sequence[Mapping]) -> "tuple[OpenedMedia, list[dict]]":
+        part = copy.copy(self)
+        part.images, part.videos, part.sounds = [], [], []
+        return part, part.open_conversation(messages)
 
     def open_conversation(self, messages: Sequence[Mapping]) -> list[dict]:
         return [self._open_message(message) for message in messages]

@@ -13,6 +13,7 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.utils import TensorType
 
 from .media import MediaError, Sound, load_sound
+from .media_files import in_parallel
 
 
 __all__ = ["VideoLlamaFeatureExtractor"]
@@ -104,7 +105,8 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
         if downmix not in ("mean", "first"):
             raise ValueError(f'downmix must be "mean" or "first", got {downmix!r}')
         num_clips = self.num_clips if num_clips is None else num_clips
-        features = torch.stack([self._sound_features(s, downmix, num_clips) for s in self.fetch_audio(raw_speech)])
+        sounds = self.fetch_audio(raw_speech)
+        features = torch.stack(in_parallel(lambda sound: self._sound_features(sound, downmix, num_clips), sounds))
         mask = torch.ones(features.shape[:2], dtype=torch.bool)
         data = {"input_features": features, "audio_clip_mask": mask}
         if return_tensors is None:

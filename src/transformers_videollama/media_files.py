@@ -17,7 +17,7 @@ import threading
 import urllib.parse
 import urllib.request
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ __all__ = [
     "declared_seconds",
     "ffmpeg_errors",
     "import_or_explain",
+    "in_parallel",
     "is_cover_art",
     "is_folder",
     "local_file",
@@ -75,6 +76,21 @@ def import_or_explain(module: str, package: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(f"{module} is needed to decode this: pip install {package}") from error
+
+
+def in_parallel(call: Callable[[Any], Any], items: Iterable[Any]) -> list:
+    """
+    What `call` returns for each item, in their order; where several fail, the first one's exception is raised.
+
+    Decoders and downloads leave Python's lock alone. There are as many threads as torch computes with, of which a
+    worker process of a `DataLoader` has one.
+    """
+    items = list(items)
+    workers = min(len(items), torch.get_num_threads())
+    if workers < 2:
+        return [call(item) for item in items]
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(call, items))
 
 
 class MediaFile:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from .media_files import (
     MediaError,
@@ -75,7 +76,8 @@ class VideoFile:
         wanted = sorted(set(indices))
         with open_container(self.file) as container:
             stream = container.streams[self.stream_index]
-            stream.thread_type, stream.codec_context.thread_count = "AUTO", MAX_THREADS
+            stream.thread_type = "AUTO"
+            stream.codec_context.thread_count = min(MAX_THREADS, torch.get_num_threads())
             _check_bytes(len(wanted), self.size or (stream.height, stream.width))
             while wanted:
                 way = self.index.way_to(wanted, container, stream)

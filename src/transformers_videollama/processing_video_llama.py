@@ -160,7 +160,7 @@ class VideoLlamaProcessor(ProcessorMixin):
         conversations, is_batched = _as_batch(conversation)
         opened = self._opened_media(options, load_audio_from_video, add_timestamps)
         prompts, answer_spans = self._render(
-            [opened.open_conversation(messages) for messages in conversations],
+            opened.open_conversations(conversations),
             self._template(chat_template),
             tools=tools,
             documents=documents,

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from .media import DEFAULT_NUM_FRAMES, Sampling, Video, load_video
+from .media_files import in_parallel
 
 
 __all__ = ["VideoLlamaVideoProcessor", "VideoLlamaVideoProcessorKwargs"]
@@ -123,20 +125,21 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
         else:
             size = get_size_dict(dict(self.size if size is None else size))
             height_width = (size["height"], size["width"])
-        return [
-            load_video(
-                source,
-                num_frames=num_frames,
-                fps=fps,
-                sampling=sampling or self.sampling,
-                start=start,
-                end=end,
-                size=height_width,
-                video_fps=known.get("fps"),
-                generator=generator,
-            )
-            for source, known in zip(sources, _metadata_of_each(video_metadata, len(sources)), strict=True)
-        ]
+        load = partial(
+            load_video,
+            num_frames=num_frames,
+            fps=fps,
+            sampling=sampling or self.sampling,
+            start=start,
+            end=end,
+            size=height_width,
+            generator=generator,
+        )
+        known = _metadata_of_each(video_metadata, len(sources))
+        pairs = zip(sources, known, strict=True)
+        if generator is not None:  # which is drawn from in the order of the videos
+            return [load(source, video_fps=of_it.get("fps")) for source, of_it in pairs]
+        return in_parallel(lambda pair: load(pair[0], video_fps=pair[1].get("fps")), pairs)
 
     def _preprocess(
         self, videos: list[torch.Tensor], return_tensors: str | TensorType | None = None, **kwargs
