@@ -1,7 +1,7 @@
 """Models and front ends of the sizes that are measured; all but the tiny one have random weights."""
 
 import torch
-from transformers import AutoModelForMultimodalLM, AutoProcessor, LlamaConfig
+from transformers import AutoConfig, AutoModel, AutoModelForMultimodalLM, AutoProcessor, LlamaConfig
 
 from transformers_videollama import (
     TINY_CHECKPOINT,
@@ -9,6 +9,7 @@ from transformers_videollama import (
     VideoLlamaFeatureExtractor,
     VideoLlamaForConditionalGeneration,
     VideoLlamaImageProcessor,
+    VideoLlamaModel,
     VideoLlamaProcessor,
     VideoLlamaVideoProcessor,
     load_chat_template,
@@ -17,7 +18,7 @@ from transformers_videollama import (
 from .measure import Options
 
 
-__all__ = ["SIZES", "config_of", "model_of", "processor_of"]
+__all__ = ["SIZES", "config_of", "model_of", "processor_of", "vision_model_of"]
 
 SIZES = ("tiny", "small", "7b")
 # A ViT-B for frames and sounds, the Q-Formers of the released size, and a LLaMA of 0.2 billion parameters
@@ -49,6 +50,19 @@ def config_of(size: str) -> VideoLlamaConfig:
     # Ids beyond the tokenizer's are never answered
     text_config = LlamaConfig(vocab_size=VOCABULARY, bos_token_id=1, eos_token_id=2, pad_token_id=0, **llama)
     return VideoLlamaConfig(text_config=text_config, output_vocab_size=min(ids.values()), **parts, **ids)
+
+
+def vision_model_of(options: Options) -> VideoLlamaModel:
+    """What encodes videos, of the size that is measured, with a small language model that is not used."""
+    config = AutoConfig.from_pretrained(TINY_CHECKPOINT) if options.size == "tiny" else config_of(options.size)
+    if options.size != "tiny":
+        small = {"num_hidden_layers": 1, "intermediate_size": 64, "vocab_size": VOCABULARY}
+        config.text_config = LlamaConfig(hidden_size=config.text_config.hidden_size, **small)
+    config.audio_config = config.audio_vision_config = config.audio_resampler_config = None
+    torch.manual_seed(0)
+    with options.device:
+        model = AutoModel.from_config(config, dtype=options.dtype)
+    return model.requires_grad_(False).eval()
 
 
 def model_of(options: Options, **kwargs) -> VideoLlamaForConditionalGeneration:

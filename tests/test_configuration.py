@@ -54,6 +54,7 @@ def test_audio_branch_is_absent_unless_asked_for():
         ({"video_resampler_config": {"encoder_hidden_size": 3}}, r"is 3, but qformer_config.hidden_size is 768"),
         ({"audio_config": {"projection_dim": 3}}, r"is 1024, but audio_config.projection_dim is 3"),
         ({"audio_vision_config": {}}, "there is no branch to train"),
+        ({"encode_batch_size": 0}, "must be 1 or more, got 0"),
         ({"image_token_id": 32001}, r"three different placeholder ids, got \(32001, 32001, 32002\)"),
         ({"text_config": {"model_type": "llama", "vocab_size": 32002}}, "which has 32002; resize"),
     ],

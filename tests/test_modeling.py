@@ -326,6 +326,22 @@ def test_half_precision(checkpoint, model, dtype):
     assert (logits.logits[..., :1000].float() - expected).abs().mean() < 0.05 * expected.abs().mean()
 
 
+@pytest.mark.parametrize("batch_size", (1, 2, 3))
+def test_frames_and_clips_are_encoded_so_many_at_once(checkpoint, model, batch_size):
+    small = load(checkpoint, encode_batch_size=batch_size)
+    sizes: list[int] = []
+    for tower in (small.model.vision_tower, small.model.qformer, small.model.audio_tower):
+        tower.register_forward_hook(lambda module, args, output: sizes.append(len(output[0])))
+    inputs = everything(model)
+    torch.testing.assert_close(small(**inputs).logits, model(**inputs).logits)
+    assert max(sizes) == batch_size
+    asked = {"output_hidden_states": True, "output_attentions": True}
+    videos = inputs["pixel_values_videos"], inputs.get("video_frame_mask")
+    got, expected = (part.get_video_features(*videos, **asked) for part in (small, model))
+    torch.testing.assert_close(got.hidden_states, expected.hidden_states)
+    torch.testing.assert_close(got.attentions, expected.attentions)
+
+
 def test_device_map_auto(checkpoint, model):
     placed = load(checkpoint, device_map="auto")
     torch.manual_seed(0)

@@ -141,6 +141,8 @@ class VideoLlamaConfig(PreTrainedConfig):
             features are put in the place of, rows of the language model's vocabulary.
         output_vocab_size (`int`, *optional*, defaults to 32000): Token ids from here on (placeholders and padding
             rows) cannot be predicted: the model gives no logits for them. `None`: all rows can.
+        encode_batch_size (`int`, defaults to 64): Frames, or clips of sound, that an encoder takes at once. More than
+            that are encoded in several steps, so that their number does not matter to the memory that it takes.
 
     Raises:
         StrictDataclassClassValidationError: where sizes that must agree do not; the message has both.
@@ -174,6 +176,7 @@ class VideoLlamaConfig(PreTrainedConfig):
     video_token_id: int = LLAMA_VOCAB_SIZE + 1
     audio_token_id: int = LLAMA_VOCAB_SIZE + 2
     output_vocab_size: int | None = LLAMA_VOCAB_SIZE
+    encode_batch_size: int = 64
     initializer_range: float = 0.02
     tie_word_embeddings: bool = False
 
@@ -204,6 +207,8 @@ class VideoLlamaConfig(PreTrainedConfig):
             if self.audio_config is None:
                 raise ValueError("audio_vision_config is set, but audio_config is None: there is no branch to train")
             _check_equal(self, "audio_vision_config.projection_dim", "audio_config.projection_dim")
+        if self.encode_batch_size < 1:
+            raise ValueError(f"encode_batch_size must be 1 or more, got {self.encode_batch_size}")
         placeholders = (self.image_token_id, self.video_token_id, self.audio_token_id)
         if len(set(placeholders)) != len(placeholders):
             raise ValueError(f"image, video and audio need three different placeholder ids, got {placeholders}")

@@ -502,7 +502,7 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         else:
             self._check_pixels(pixel_values_videos, self.config.vision_config.image_size)
             encode = partial(self._encode_frames, **_recorded(kwargs))
-            seen = _encode_steps(encode, pixel_values_videos, video_frame_mask)
+            seen = _encode_steps(encode, pixel_values_videos, video_frame_mask, self.config.encode_batch_size)
         fused = self.video_resampler(seen.pooler_output, video_frame_mask)
         fused.hidden_states, fused.attentions = seen.hidden_states, seen.attentions
         return fused
@@ -601,7 +601,8 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
             self._check_pixels(pixels, self.config.audio_vision_config.image_size)
             steps, tower = pixels, self.audio_vision_tower
         with _autograd_where_needed(_is_trained(tower), steps):
-            return _encode_steps(partial(tower, return_dict=True, **recorded), steps, mask)
+            encode = partial(tower, return_dict=True, **recorded)
+            return _encode_steps(encode, steps, mask, self.config.encode_batch_size)
 
     def _check_pixels(self, pixels: torch.Tensor, image_size: int) -> None:
         if pixels.ndim != 5 or pixels.shape[2:] != (3, image_size, image_size):
@@ -959,21 +960,37 @@ def _recorded(kwargs: dict) -> dict[str, bool]:
 
 
 def _encode_steps(
-    encode: Callable[[torch.Tensor], BaseModelOutputWithPooling], steps: torch.Tensor, step_mask: torch.Tensor | None
+    encode: Callable[[torch.Tensor], BaseModelOutputWithPooling],
+    steps: torch.Tensor,
+    step_mask: torch.Tensor | None,
+    batch_size: int,
 ) -> BaseModelOutputWithPooling:
     """
-    Runs `encode` on the real steps of (B, T, ...) at once, and returns its output with a `pooler_output` (B, T, ...)
-    that has zeros in the padding. While compiling, where sizes may not depend on values, the padding is encoded like
-    the rest and ignored later.
+    Runs `encode` on the real steps of (B, T, ...), `batch_size` of them at once, and returns what is kept of its
+    outputs, with a `pooler_output` (B, T, ...) that has zeros in the padding. While compiling, where sizes may not
+    depend on values, the padding is encoded like the rest and ignored later.
     """
     flat = steps.flatten(0, 1)
-    if step_mask is None or torch.compiler.is_compiling():
-        encoded = encode(flat)
-        features = encoded.pooler_output
-    else:
-        real = step_mask.flatten().bool()
-        encoded = encode(flat[real])
+    real = None if step_mask is None or torch.compiler.is_compiling() else step_mask.flatten().bool()
+    encoded = _joined([_kept(encode(batch)) for batch in (flat if real is None else flat[real]).split(batch_size)])
+    features = encoded.pooler_output
+    if real is not None:
         features = encoded.pooler_output.new_zeros(len(real), *encoded.pooler_output.shape[1:])
         features[real.to(features.device)] = encoded.pooler_output
     encoded.pooler_output = features.unflatten(0, steps.shape[:2])
     return encoded
+
+
+def _kept(output: BaseModelOutputWithPooling) -> BaseModelOutputWithPooling:
+    """Without the states of the last layer, which are larger than all that is used."""
+    recorded = {name: output[name] for name in ("hidden_states", "attentions") if output.get(name) is not None}
+    return BaseModelOutputWithPooling(pooler_output=output.pooler_output, **recorded)
+
+
+def _joined(outputs: list[BaseModelOutputWithPooling]) -> BaseModelOutputWithPooling:
+    """One output for a batch that was encoded in parts."""
+    joined = BaseModelOutputWithPooling(pooler_output=torch.cat([output.pooler_output for output in outputs]))
+    for name in ("hidden_states", "attentions"):
+        if name in outputs[0]:
+            joined[name] = tuple(torch.cat(layer) for layer in zip(*(output[name] for output in outputs), strict=True))
+    return joined
