@@ -13,7 +13,7 @@ from .models import SIZES
 from .report import as_json, as_markdown, keep
 
 
-SUITES = ("chat", "encode", "media")
+SUITES = ("batch", "chat", "convert", "encode", "generate", "load", "media", "train")
 DTYPES = ("float32", "bfloat16", "float16")
 
 

@@ -1,7 +1,8 @@
 """Models and front ends of the sizes that are measured; all but the tiny one have random weights."""
 
+import numpy as np
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForMultimodalLM, AutoProcessor, LlamaConfig
+from transformers import AutoConfig, AutoModel, AutoModelForMultimodalLM, AutoProcessor, BatchFeature, LlamaConfig
 
 from transformers_videollama import (
     TINY_CHECKPOINT,
@@ -18,7 +19,7 @@ from transformers_videollama import (
 from .measure import Options
 
 
-__all__ = ["SIZES", "config_of", "model_of", "processor_of", "vision_model_of"]
+__all__ = ["SIZES", "config_of", "model_of", "processor_of", "questions_about_noise", "vision_model_of"]
 
 SIZES = ("tiny", "small", "7b")
 # A ViT-B for frames and sounds, the Q-Formers of the released size, and a LLaMA of 0.2 billion parameters
@@ -43,7 +44,8 @@ def processor_of(size: str) -> VideoLlamaProcessor:
 
 
 def config_of(size: str) -> VideoLlamaConfig:
-    """Of "small" or "7b"."""
+    if size == "tiny":
+        return AutoConfig.from_pretrained(TINY_CHECKPOINT)
     processor = processor_of(size)
     ids = {f"{kind}_token_id": getattr(processor, f"{kind}_token_id") for kind in ("image", "video", "audio")}
     parts, llama = (SMALL, SMALL_LLAMA) if size == "small" else ({"audio_config": {}}, {})
@@ -54,7 +56,7 @@ def config_of(size: str) -> VideoLlamaConfig:
 
 def vision_model_of(options: Options) -> VideoLlamaModel:
     """What encodes videos, of the size that is measured, with a small language model that is not used."""
-    config = AutoConfig.from_pretrained(TINY_CHECKPOINT) if options.size == "tiny" else config_of(options.size)
+    config = config_of(options.size)
     if options.size != "tiny":
         small = {"num_hidden_layers": 1, "intermediate_size": 64, "vocab_size": VOCABULARY}
         config.text_config = LlamaConfig(hidden_size=config.text_config.hidden_size, **small)
@@ -75,3 +77,14 @@ def model_of(options: Options, **kwargs) -> VideoLlamaForConditionalGeneration:
         model = AutoModelForMultimodalLM.from_config(config_of(options.size), dtype=options.dtype, **kwargs)
     model.generation_config.update(do_sample=False, eos_token_id=None, pad_token_id=0)
     return model.requires_grad_(False).eval()
+
+
+def questions_about_noise(processor: VideoLlamaProcessor, number: int) -> BatchFeature:
+    """A batch of questions, each about a silent video of its own."""
+    rng = np.random.default_rng(0)
+    videos = [rng.integers(0, 256, (8, 240, 320, 3), dtype=np.uint8) for _ in range(number)]
+    question = {"type": "text", "text": "What do you see?"}
+    chats = [[{"role": "user", "content": [{"type": "video", "video": video}, question]}] for video in videos]
+    return processor.apply_chat_template(
+        chats, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    )

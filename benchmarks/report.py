@@ -71,14 +71,14 @@ def plot(result: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     rows = result["rows"]
-    timed = next(name for name, value in rows[0].items() if isinstance(value, Timing))
-    label = next(name for name, value in rows[0].items() if isinstance(value, str))
-    timings = [row[timed] for row in rows]
+    timed = next(name for name, value in rows[0].items() if isinstance(value, (Timing, float)))
+    timings = [value if isinstance(value := row[timed], Timing) else Timing.of([value], [value]) for row in rows]
+    names = [", ".join(str(value) for value in row.values() if isinstance(value, (str, int))) for row in rows]
     medians = [timing.median_s for timing in timings]
     spread = [[t.median_s - t.min_s for t in timings], [t.max_s - t.median_s for t in timings]]
     figure = Figure(figsize=(7, 0.5 * len(rows) + 1.2), layout="constrained")
     axes = figure.subplots()
-    axes.barh([str(row[label]) for row in rows], medians, xerr=spread)
+    axes.barh(names, medians, xerr=spread)
     axes.invert_yaxis()
     axes.set_xlabel(timed)
     where = result["accelerator"] or result["machine"]

@@ -68,6 +68,9 @@ class Checkpoint:
     def close(self) -> None:
         """Gives back memory that the file takes; it may be read again."""
 
+    def forget_pages(self) -> None:
+        """Gives back the pages of mapped files that have been read, which count as memory of the process."""
+
 
 class FileCheckpoint(Checkpoint):
     """A `.pth`, `.bin` or `.safetensors` file."""
@@ -88,6 +91,10 @@ class FileCheckpoint(Checkpoint):
 
     def close(self) -> None:
         self._tensors = None
+
+    def forget_pages(self) -> None:
+        if self._is_mapped:  # another would have to be read anew as a whole
+            self.close()
 
     def _open(self) -> dict[str, torch.Tensor]:
         if self._tensors is None:
@@ -161,6 +168,10 @@ class FolderCheckpoint(Checkpoint):
         for file in set(self._file_of.values()):
             file.close()
 
+    def forget_pages(self) -> None:
+        for file in set(self._file_of.values()):
+            file.forget_pages()
+
 
 class DeltaCheckpoint(Checkpoint):
     """
@@ -192,6 +203,10 @@ class DeltaCheckpoint(Checkpoint):
     def close(self) -> None:
         self.base.close()
         self.delta.close()
+
+    def forget_pages(self) -> None:
+        self.base.forget_pages()
+        self.delta.forget_pages()
 
     def _check(self, key: str) -> None:
         if key.endswith(".inv_freq"):  # not weights, and not converted

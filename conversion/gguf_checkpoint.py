@@ -69,6 +69,9 @@ class GgufCheckpoint(Checkpoint):
     def close(self) -> None:
         self.__dict__.pop("_reader", None)
 
+    def forget_pages(self) -> None:
+        self.close()
+
     @cached_property
     def _reader(self) -> "GGUFReader":
         """Its tensors are mapped, not read."""

@@ -23,6 +23,8 @@ from .plan import Entry, Plan
 
 __all__ = ["check_space", "complete_or_absent", "write_weights"]
 
+MADE_BEFORE_PAGES_ARE_FORGOTTEN = 256 << 20  # bytes; of float32 files for half precision, twice as many have been read
+
 
 def check_space(output: Path, needed: int) -> None:
     """
@@ -126,10 +128,15 @@ def _converted(
     entries: Sequence[Entry], checkpoints: Mapping[str, Checkpoint], dtype: torch.dtype
 ) -> Generator[tuple[str, torch.Tensor]]:
     remaining = Counter(entry.kind for entry in entries)
+    made = 0
     for part, group in groupby(entries, key=lambda entry: entry.part):
         for entry in tqdm(list(group), desc=part, unit="tensor"):
             yield entry.target, _convert(entry, checkpoints[entry.kind], dtype)
             remaining[entry.kind] -= 1
+            made += _count(entry.shape) * dtype.itemsize
+            if made > MADE_BEFORE_PAGES_ARE_FORGOTTEN:
+                checkpoints[entry.kind].forget_pages()
+                made = 0
             if not remaining[entry.kind]:
                 checkpoints[entry.kind].close()
 

@@ -1,0 +1,75 @@
+"""
+Tokens a second of an answer about a video, behind its first token, one answer at a time: how often the media are
+encoded, what a static cache and a compiled model bring, and how near the weights are read at the machine's own speed.
+"""
+
+import statistics
+import time
+from typing import Any
+
+import torch
+
+from .measure import Options, Timing, copy_rate, wait_for
+from .models import model_of, processor_of, questions_about_noise
+
+
+__all__ = ["run"]
+
+NEW_TOKENS = 48
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Rows: caches and compilation."""
+    model, processor = model_of(options), processor_of(options.size)
+    inputs = questions_about_noise(processor, 1).to(options.device, options.dtype)
+    encoded = count_calls(model, inputs)
+    language = model.model.language_model
+    read = sum(p.nbytes for p in (*language.layers.parameters(), *language.norm.parameters(), model.lm_head.weight))
+    rate = copy_rate(options)
+    rows = []
+    for name, generating in (("dynamic cache", {}), ("static cache", {"cache_implementation": "static"})):
+        rows.append(row_of(name, model, inputs, generating, options, read / rate))
+    model.forward = torch.compile(model.forward, fullgraph=True)
+    static = {"cache_implementation": "static"}
+    rows.append(row_of("static cache, compiled", model, inputs, static, options, read / rate))
+    for row in rows:
+        row["times the first"] = row["tokens a second"] / rows[0]["tokens a second"]
+    return {"rows": rows, "bytes read for a token": read, "bytes/s of copying": rate, "calls of encoders": encoded}
+
+
+def count_calls(model, inputs: dict) -> dict[str, int]:
+    """How often each encoder runs in one call of `generate`."""
+    calls = {"vision_tower": 0, "qformer": 0, "video_resampler": 0}
+
+    def count(name: str):
+        def hook(module, args, output) -> None:
+            calls[name] += 1
+
+        return hook
+
+    hooks = [getattr(model.model, name).register_forward_hook(count(name)) for name in calls]
+    model.generate(**inputs, max_new_tokens=8, min_new_tokens=8, do_sample=False)
+    for hook in hooks:
+        hook.remove()
+    return calls
+
+
+def row_of(name: str, model, inputs: dict, generating: dict, options: Options, reading_s: float) -> dict[str, Any]:
+    def seconds(new_tokens: int) -> float:
+        length = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens}
+        wait_for(options.device)
+        started = time.perf_counter()
+        model.generate(**inputs, **length, do_sample=False, **generating)
+        wait_for(options.device)
+        return time.perf_counter() - started
+
+    for new_tokens in (NEW_TOKENS, 1):  # compiles
+        seconds(new_tokens)
+    runs = [(seconds(NEW_TOKENS) - seconds(1)) / (NEW_TOKENS - 1) for _ in range(options.repeats)]
+    a_token = statistics.median(runs)
+    return {
+        "cache": name,
+        "seconds a token": Timing.of(runs, runs),
+        "tokens a second": 1 / a_token,
+        "share of memory rate": reading_s / a_token,
+    }
