@@ -15,7 +15,7 @@ from .models import vision_model_of
 
 __all__ = ["run"]
 
-NUM_FRAMES, SIDE = 8, 224
+NUM_FRAMES = 8
 CLIPS = (1, 2)
 FRAMES_OF_MEMORY, ENCODED_AT_ONCE = (16, 64, 256), 16
 
@@ -32,8 +32,9 @@ def run(options: Options) -> dict[str, Any]:
     first = rows[0]["seconds"].median_s
     for row in rows:
         row["a clip, of the first"] = row["seconds"].median_s / row["clips"] / first
-    memory = {f"{frames} frames": memory_of_frames(frames) for frames in FRAMES_OF_MEMORY}
-    return {"rows": rows, "matrix FLOP/s": rates, f"MiB with encode_batch_size={ENCODED_AT_ONCE}, small": memory}
+    size = "tiny" if options.size == "tiny" else "small"
+    memory = {f"{frames} frames": memory_of_frames(frames, size) for frames in FRAMES_OF_MEMORY}
+    return {"rows": rows, "matrix FLOP/s": rates, f"MiB with encode_batch_size={ENCODED_AT_ONCE}, {size}": memory}
 
 
 @torch.no_grad()
@@ -51,16 +52,17 @@ def row_of(model: VideoLlamaModel, clips: int, options: Options, rate: float) ->
     }
 
 
-def memory_of_frames(frames: int) -> float:
+def memory_of_frames(frames: int, size: str) -> float:
     """MiB at most beside the model and the pixels, in clips of 8 frames."""
     preparation = (
         "import torch\n"
         "from benchmarks.measure import Options\n"
         "from benchmarks.models import vision_model_of\n"
-        "model = vision_model_of(Options('small', torch.device('cpu'), torch.float32, 1))\n"
+        f"model = vision_model_of(Options({size!r}, torch.device('cpu'), torch.float32, 1))\n"
+        "side = model.config.vision_config.image_size\n"
         f"model.config.encode_batch_size = {ENCODED_AT_ONCE}\n"
-        f"pixels = torch.randn({frames // NUM_FRAMES}, {NUM_FRAMES}, 3, {SIDE}, {SIDE})\n"
-        f"torch.no_grad().__enter__()\n"
-        f"model.get_video_features(pixels[:1])\n"
+        f"pixels = torch.randn({frames // NUM_FRAMES}, {NUM_FRAMES}, 3, side, side)\n"
+        "torch.no_grad().__enter__()\n"
+        "model.get_video_features(pixels[:1])\n"
     )
     return memory_of(preparation, "model.get_video_features(pixels)").more_mib

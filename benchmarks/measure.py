@@ -128,11 +128,11 @@ def matrix_rate(options: Options) -> float:
 
 
 def copy_rate(options: Options) -> float:
-    """Bytes/s that are read, and as many written, when a large tensor is copied, the best of `repeats`."""
+    """Bytes/s that are moved, read or written, when a large tensor is copied, the best of `repeats`."""
     source = torch.zeros(1 << (31 if options.device.type == "cuda" else 29), dtype=torch.uint8, device=options.device)
     target = torch.ones_like(source)
     timing = seconds_of(lambda: target.copy_(source), options.repeats, options.device)
-    return source.nbytes / timing.min_s
+    return 2 * source.nbytes / timing.min_s
 
 
 def about_machine(options: Options) -> dict[str, Any]:
