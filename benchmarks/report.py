@@ -68,6 +68,7 @@ def keep(result: dict[str, Any], folder: Path = RESULTS) -> list[Path]:
 
 def plot(result: dict[str, Any], path: Path) -> None:
     """Bars of the first timing of each row, with the fastest and the slowest."""
+    import matplotlib
     from matplotlib.figure import Figure
 
     rows = result["rows"]
@@ -83,4 +84,5 @@ def plot(result: dict[str, Any], path: Path) -> None:
     axes.set_xlabel(timed)
     where = result["accelerator"] or result["machine"]
     axes.set_title(f"{result['suite']}: {result['size']}, {result['dtype']}, {where}")
-    figure.savefig(path, metadata={"Date": None})
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "benchmarks"}):  # text stays text
+        figure.savefig(path, metadata={"Date": None})

@@ -16,8 +16,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
-import transformers_videollama  # noqa: F401 (registers the Auto classes)
 from conversion.__main__ import main as convert
+from examples.tiny import world
+from examples.tiny.render import render
+from transformers_videollama import TINY_CHECKPOINT
 
 
 REFERENCE = Path(__file__).parent / "data" / "reference"
@@ -78,6 +80,20 @@ def processors(checkpoints) -> dict:
 @pytest.fixture(scope="session")
 def processor(processors):
     return processors["llama-2"]
+
+
+@pytest.fixture(scope="session")
+def tiny_processor():
+    """Of the trained tiny model that the package has."""
+    return AutoProcessor.from_pretrained(TINY_CHECKPOINT)
+
+
+@pytest.fixture(scope="session")
+def bell_clip(tmp_path_factory) -> str:
+    """A red circle moves left, and a bell rings."""
+    path = tmp_path_factory.mktemp("clips") / "red_circle_and_bell.mp4"
+    scene = world.Scene((world.Thing("circle", "red", "left"),), "bell")
+    return str(render(scene, path, np.random.default_rng(7)))
 
 
 @pytest.fixture(scope="session")

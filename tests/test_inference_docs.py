@@ -5,13 +5,10 @@ import re
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForMultimodalLM
 
-from examples.tiny import world
-from examples.tiny.render import render
 from transformers_videollama import TINY_CHECKPOINT, VideoLlamaConfig
 
 
@@ -21,11 +18,10 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, flags=re.DOTALL)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def folder(tmp_path_factory, bell_clip) -> Path:
     folder = tmp_path_factory.mktemp("inference")
     shutil.copytree(TINY_CHECKPOINT, folder / "Video-LLaMA-2-7B-Finetuned")
-    scene = world.Scene((world.Thing("circle", "red", "left"),), "bell")
-    render(scene, folder / "clip.mp4", np.random.default_rng(7))
+    shutil.copy(bell_clip, folder / "clip.mp4")
     return folder
 
 

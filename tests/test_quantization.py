@@ -2,29 +2,14 @@
 
 import sys
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForMultimodalLM, AutoProcessor, BitsAndBytesConfig, TorchAoConfig
+from transformers import AutoModelForMultimodalLM, BitsAndBytesConfig, TorchAoConfig
 
-from examples.tiny import world
 from examples.tiny.evaluate import ask
-from examples.tiny.render import render
 from transformers_videollama import TINY_CHECKPOINT
 from transformers_videollama.quantization import KINDS, quantization_config, stored_bytes
-
-
-@pytest.fixture(scope="module")
-def processor():
-    return AutoProcessor.from_pretrained(TINY_CHECKPOINT)
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    path = tmp_path_factory.mktemp("clips") / "red_circle_and_bell.mp4"
-    scene = world.Scene((world.Thing("circle", "red", "left"),), "bell")
-    return str(render(scene, path, np.random.default_rng(7)))
 
 
 def load(config, folder=TINY_CHECKPOINT):
@@ -59,13 +44,13 @@ RIGHT = "I see a red circle that moves left and I hear a bell."
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_language_model_alone_is_quantised_and_answers(kind, processor, clip):
+def test_the_language_model_alone_is_quantised_and_answers(kind, tiny_processor, bell_clip):
     model = load(quantization_config(kind, device="cpu"))
     text, rest = linear_layers(model.model.language_model), linear_layers(model)
     assert all(is_quantised(layer) for layer in text)
     assert {layer.weight.dtype for layer in rest if layer not in text and not is_quantised(layer)} == {torch.bfloat16}
     assert sum(is_quantised(layer) for layer in rest) == len(text)
-    assert answer(model, processor, clip) == RIGHT
+    assert answer(model, tiny_processor, bell_clip) == RIGHT
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -91,22 +76,22 @@ def whole(kind: str):
 
 
 @pytest.mark.parametrize("kind", ("4bit", "8bit", "int8"))
-def test_every_part_may_be_quantised(kind, processor, clip):
+def test_every_part_may_be_quantised(kind, tiny_processor, bell_clip):
     model = load(whole(kind))
     layers = linear_layers(model)
     assert {name for name, layer in model.named_modules() if layer in layers and not is_quantised(layer)} == {
         "lm_head"
     }
-    assert answer(model, processor, clip) == RIGHT
+    assert answer(model, tiny_processor, bell_clip) == RIGHT
 
 
 @pytest.mark.parametrize("kind", ("4bit", "8bit", "int8"))
-def test_a_quantised_model_is_saved_and_loaded(kind, tmp_path, processor, clip):
+def test_a_quantised_model_is_saved_and_loaded(kind, tmp_path, tiny_processor, bell_clip):
     model = load(quantization_config(kind))
     model.save_pretrained(tmp_path)
     again = AutoModelForMultimodalLM.from_pretrained(tmp_path, device_map="cpu")
     assert stored_bytes(again) == stored_bytes(model)
-    assert answer(again, processor, clip) == RIGHT
+    assert answer(again, tiny_processor, bell_clip) == RIGHT
 
 
 def test_unknown_kind_and_absent_package(monkeypatch):

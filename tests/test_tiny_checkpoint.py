@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForMultimodalLM, AutoProcessor, QuantizedCache, pipeline
+from transformers import AutoModelForMultimodalLM, QuantizedCache, pipeline
 
 from examples.tiny import world
 from examples.tiny.evaluate import ask
@@ -17,23 +17,11 @@ from transformers_videollama.cli import main
 
 
 QUESTION = "What do you see and hear?"
-RED_CIRCLE = world.Thing("circle", "red", "left")
 
 
 @pytest.fixture(scope="module")
 def model():
     return AutoModelForMultimodalLM.from_pretrained(TINY_CHECKPOINT, dtype=torch.float32).eval()
-
-
-@pytest.fixture(scope="module")
-def processor():
-    return AutoProcessor.from_pretrained(TINY_CHECKPOINT)
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    path = tmp_path_factory.mktemp("clips") / "red_circle_and_bell.mp4"
-    return str(render(world.Scene((RED_CIRCLE,), "bell"), path, np.random.default_rng(7)))
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +42,9 @@ def test_it_is_small_and_says_how_it_was_made(model):
     assert re.search(r"^python -m examples.tiny demo/tiny --seed \d+$", card, flags=re.MULTILINE)
 
 
-def test_it_is_right_with_a_quantised_cache(model, processor, clip):
-    chat = [{"role": "user", "content": [{"type": "video", "path": clip}, {"type": "text", "text": QUESTION}]}]
-    inputs = processor.apply_chat_template(
+def test_it_is_right_with_a_quantised_cache(model, tiny_processor, bell_clip):
+    chat = [{"role": "user", "content": [{"type": "video", "path": bell_clip}, {"type": "text", "text": QUESTION}]}]
+    inputs = tiny_processor.apply_chat_template(
         chat, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
     )
     # Of the last 8 tokens alone, keys and values stay as they are
@@ -70,12 +58,12 @@ def test_it_is_right_with_a_quantised_cache(model, processor, clip):
         return_dict_in_generate=True,
     )
     assert isinstance(output.past_key_values, QuantizedCache)
-    answer = processor.post_process_image_text_to_text(output.sequences[:, inputs["input_ids"].shape[1] :])[0]
+    answer = tiny_processor.post_process_image_text_to_text(output.sequences[:, inputs["input_ids"].shape[1] :])[0]
     assert answer.strip() == "I see a red circle that moves left and I hear a bell."
 
 
 @pytest.mark.parametrize("kind", world.QUESTIONS)
-def test_it_is_right_about_clips_that_it_has_not_seen(kind, model, processor, clips):
+def test_it_is_right_about_clips_that_it_has_not_seen(kind, model, tiny_processor, clips):
     """To the letter: four of five about one thing, seven of ten about one of two, six of ten that describe both."""
     rng = np.random.default_rng(9)
     asked = [
@@ -84,7 +72,7 @@ def test_it_is_right_about_clips_that_it_has_not_seen(kind, model, processor, cl
         for question in world.questions(scene, rng)
         if question.kind == kind
     ]
-    answers = ask(model, processor, [(path, question.text) for path, _, question in asked])
+    answers = ask(model, tiny_processor, [(path, question.text) for path, _, question in asked])
     right = {1: [], 2: []}
     for (_, number, question), answer in zip(asked, answers, strict=True):
         right[number].append(answer == question.answer)
@@ -92,26 +80,28 @@ def test_it_is_right_about_clips_that_it_has_not_seen(kind, model, processor, cl
     assert np.mean(right[2]) >= (0.6 if kind.startswith("see") else 0.7)
 
 
-def test_what_is_heard_is_in_the_sound(model, processor, clips):
+def test_what_is_heard_is_in_the_sound(model, tiny_processor, clips):
     """Without the sound, the same clips are silent."""
     questions = [(path, "What do you hear?") for path, _ in clips]
-    answers = ask(model, processor, questions, load_audio_from_video=False)
+    answers = ask(model, tiny_processor, questions, load_audio_from_video=False)
     assert set(answers) == {"I hear nothing."}
 
 
-def test_pipeline(clip):
-    content = [{"type": "video", "path": clip}, {"type": "text", "text": QUESTION}]
+def test_pipeline(bell_clip):
+    content = [{"type": "video", "path": bell_clip}, {"type": "text", "text": QUESTION}]
     chat = [{"role": "user", "content": content}]
     answer = pipeline("any-to-any", model=TINY_CHECKPOINT)(text=chat, return_full_text=False)[0]["generated_text"]
     assert answer.strip() == "I see a red circle that moves left and I hear a bell."
 
 
-def test_command_without_a_model(capsys, clip):
-    assert main(["ask", clip, "What do you hear?"]) == 0
+def test_command_without_a_model(capsys, bell_clip):
+    assert main(["ask", bell_clip, "What do you hear?"]) == 0
     output = capsys.readouterr()
     assert output.out == "I hear a bell.\n"
     assert "tiny model" in output.err
-    assert main(["ask", clip, "What color is the circle?", "--json", "--no-audio", "--model", TINY_CHECKPOINT]) == 0
+    assert (
+        main(["ask", bell_clip, "What color is the circle?", "--json", "--no-audio", "--model", TINY_CHECKPOINT]) == 0
+    )
     output = capsys.readouterr()
     assert json.loads(output.out)["answer"] == "The circle is red."
     assert "tiny model" not in output.err
