@@ -69,7 +69,7 @@ def row_of(name: str, model, inputs: dict, generating: dict, options: Options, r
     a_token = statistics.median(runs)
     return {
         "cache": name,
-        "seconds a token": Timing.of(runs, runs),
+        "seconds a token": Timing.of(runs),
         "tokens a second": 1 / a_token,
         "share of memory rate": reading_s / a_token,
     }

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -42,27 +42,23 @@ class Options:
 @dataclass(frozen=True)
 class Timing:
     """
-    Seconds of `repeats` calls behind a first one that does not count. `core_s` are those of all cores together, which
-    other processes of the machine hardly change.
+    Seconds of `repeats` calls behind a first one that does not count. `core_s`, where they were measured, are those of
+    all cores together, which other processes of the machine hardly change.
     """
 
     median_s: float
     min_s: float
     max_s: float
-    core_s: float
+    core_s: float | None
     repeats: int
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     def __str__(self) -> str:
         return f"{self.median_s:.3g} ({self.min_s:.3g} to {self.max_s:.3g})"
 
     @classmethod
-    def of(cls, seconds: list[float], core_seconds: list[float]) -> "Timing":
-        return cls(
-            statistics.median(seconds), min(seconds), max(seconds), statistics.median(core_seconds), len(seconds)
-        )
+    def of(cls, seconds: list[float], core_seconds: list[float] | None = None) -> "Timing":
+        cores = None if core_seconds is None else statistics.median(core_seconds)
+        return cls(statistics.median(seconds), min(seconds), max(seconds), cores, len(seconds))
 
 
 def seconds_of(call: Callable[[], Any], repeats: int, device: torch.device | None = None) -> Timing:

@@ -73,7 +73,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
 
     rows = result["rows"]
     timed = next(name for name, value in rows[0].items() if isinstance(value, (Timing, float)))
-    timings = [value if isinstance(value := row[timed], Timing) else Timing.of([value], [value]) for row in rows]
+    timings = [value if isinstance(value := row[timed], Timing) else Timing.of([value]) for row in rows]
     names = [", ".join(str(value) for value in row.values() if isinstance(value, (str, int))) for row in rows]
     medians = [timing.median_s for timing in timings]
     spread = [[t.median_s - t.min_s for t in timings], [t.max_s - t.median_s for t in timings]]

@@ -41,7 +41,7 @@ def run(options: Options) -> dict[str, Any]:
         values = {"size": options.size, "device": str(options.device), "dtype": options.dtype}
         preparation = PREPARE.format(**{"features": False, "more": ""} | values | variant)
         runs = [memory_of(preparation, "step()") for _ in range(options.repeats)]
-        timing = Timing.of([each.seconds for each in runs], [each.seconds for each in runs])
+        timing = Timing.of([each.seconds for each in runs])
         rows.append(
             {
                 "from": name,
