@@ -51,6 +51,7 @@ def row_of(what: str, run: Memory, copied: Memory) -> dict[str, Any]:
         "what": what,
         "seconds": run.seconds,
         "speed, of copying": copied.seconds / run.seconds,
+        "GiB before": run.before_mib / 1024,
         "GiB more at most": run.more_mib / 1024,
     }
 

@@ -14,11 +14,11 @@ import argparse
 import json
 import os
 import platform
-import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import av
@@ -41,6 +41,8 @@ from transformers_videollama.precompute import precompute
 from transformers_videollama.training import STAGES, VideoLlamaDataCollator, prepare_for_stage
 from transformers_videollama.training.datasets import load_messages
 from transformers_videollama.training.feature_cache import FeatureCache, FeatureDataset, load_features
+
+from .measure import seconds_of
 
 
 STAGE = STAGES["vl1"]
@@ -105,27 +107,6 @@ def write_data(folder: Path) -> Path:
     return folder / "clips.csv"
 
 
-def seconds_of(call: Callable[[], object], repeats: int) -> dict[str, float]:
-    """
-    The median of `repeats` calls behind a first one that does not count, with the fastest and the slowest, and the
-    median of the seconds of all cores, which other processes on the machine hardly change.
-    """
-    call()
-    times, cores = [], []
-    for _ in range(repeats):
-        started, started_cores = time.perf_counter(), time.process_time()
-        call()
-        times.append(time.perf_counter() - started)
-        cores.append(time.process_time() - started_cores)
-    return {
-        "median_s": statistics.median(times),
-        "min_s": min(times),
-        "max_s": max(times),
-        "median_core_s": statistics.median(cores),
-        "repeats": repeats,
-    }
-
-
 def training_step(
     model: VideoLlamaForConditionalGeneration, collator: VideoLlamaDataCollator, rows, batch_size: int
 ) -> Callable[[], float]:
@@ -162,9 +143,9 @@ def measure(folder: Path, processor: VideoLlamaProcessor, dtype: str, repeats: i
         result = {
             "dtype": dtype,
             "batch_size": batch_size,
-            "vision": seconds_of(lambda pixels=pixels: model.model.get_frame_features(pixels), repeats),
-            "files": seconds_of(training_step(model, collator, rows, batch_size), repeats),
-            "cache": seconds_of(training_step(model, collator, cached, batch_size), 10 * repeats),
+            "vision": asdict(seconds_of(lambda pixels=pixels: model.model.get_frame_features(pixels), repeats)),
+            "files": asdict(seconds_of(training_step(model, collator, rows, batch_size), repeats)),
+            "cache": asdict(seconds_of(training_step(model, collator, cached, batch_size), 10 * repeats)),
             "losses_from_files_and_cache": losses,
             "precompute_s": precomputed,
         }
@@ -186,7 +167,7 @@ def reading_rate(folder: Path) -> dict[str, float]:
         cache.write_shard(shard, features, {})
     dataset = FeatureDataset(cache)
     order = np.random.default_rng(0).permutation(READ_ROWS)
-    taken = seconds_of(lambda: [dataset[i] for i in order], repeats=5)
+    taken = asdict(seconds_of(lambda: [dataset[i] for i in order], repeats=5))
     megabytes = features.popitem()[1].nbytes / 1e6
     return {"rows_per_s": READ_ROWS / taken["median_s"], "megabytes_per_row": megabytes, **taken}
 
@@ -197,8 +178,8 @@ def table(results: list[dict]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for result in results:
-        seconds = [f"{result[name]['median_s']:.3g} ({result[name]['median_core_s']:.3g})" for name in PARTS]
-        _, files, cache = (result[name]["median_core_s"] for name in PARTS)
+        seconds = [f"{result[name]['median_s']:.3g} ({result[name]['core_s']:.3g})" for name in PARTS]
+        _, files, cache = (result[name]["core_s"] for name in PARTS)
         lines.append(
             f"| {result['dtype']} | {result['batch_size']} | {' | '.join(seconds)} | {files / cache:.0f} | "
             f"{files - cache:.3g} |"

@@ -56,7 +56,7 @@ def cell(value: Any) -> str:
 
 
 def keep(result: dict[str, Any], folder: Path = RESULTS) -> list[Path]:
-    """Writes NAME.json, NAME.md and, where there is something to draw, NAME.svg."""
+    """Writes NAME.json, NAME.md and NAME.svg, a plot."""
     name = "-".join((result["suite"], result["size"], result["device"].partition(":")[0], result["dtype"]))
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.{ending}" for ending in ("json", "md", "svg")]
