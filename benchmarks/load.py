@@ -32,6 +32,8 @@ model = AutoModelForMultimodalLM.from_pretrained({folder!r}, dtype={dtype!r})
 for parameter in model.parameters():
     parameter.detach().view(-1)[::1024].sum()
 """
+AUTO_CLASSES = "from transformers import AutoModelForMultimodalLM, AutoProcessor"
+WITH_AUTO = ", and the Auto classes"
 # What loading imports on its way would count as memory of the model
 PREPARE = """
 import torch, transformers_videollama
@@ -41,21 +43,29 @@ AutoModelForMultimodalLM.from_pretrained(transformers_videollama.TINY_CHECKPOINT
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Rows: loading, reading alone, and the two imports."""
+    """Rows: loading, reading alone, and the imports, alone and with the Auto classes, which registering waits for."""
     with tempfile.TemporaryDirectory() as folder:
         weights = write_model(Path(folder), options) / 2**20
         reading = [memory_of("", READ.format(folder=folder)) for _ in range(options.repeats)]
         dtype = str(options.dtype).removeprefix("torch.")
         loading = [memory_of(PREPARE, LOAD.format(folder=folder, dtype=dtype)) for _ in range(options.repeats)]
-    library = [memory_of("", "import transformers") for _ in range(options.repeats + 1)][1:]
-    package = [memory_of("", "import transformers_videollama") for _ in range(options.repeats + 1)][1:]
     rows = [
         row_of("read the files", reading, None, weights),
         row_of(LOADED, loading, reading, weights),
-        row_of("import transformers", library, None, weights),
-        row_of("import transformers_videollama", package, library, weights),
     ]
+    for auto_classes in ("", AUTO_CLASSES):
+        library = importing("import transformers", auto_classes, options)
+        package = importing("import transformers_videollama", auto_classes, options)
+        rows += [
+            row_of(f"import transformers{auto_classes and WITH_AUTO}", library, None, weights),
+            row_of(f"import transformers_videollama{auto_classes and WITH_AUTO}", package, library, weights),
+        ]
     return {"rows": rows, "weights, MiB": weights}
+
+
+def importing(package: str, auto_classes: str, options: Options) -> list[Memory]:
+    """The first is not counted: it reads the files into the system's cache."""
+    return [memory_of("", f"{package}\n{auto_classes}") for _ in range(options.repeats + 1)][1:]
 
 
 def write_model(folder: Path, options: Options) -> int:

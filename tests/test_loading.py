@@ -1,16 +1,13 @@
 """Loading a converted folder in interpreters that know nothing yet: Auto classes, remote code, the Hub."""
 
 import json
-import os
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import HEADS, REFERENCE
 from hub_server import serve_repository
+from interpreters import run_python
 from transformers import AutoModelForMultimodalLM
 
 from conversion.__main__ import main as convert
@@ -56,17 +53,6 @@ EXPECTED = {
     "AutoTokenizer": "TokenizersBackend",
     "AutoVideoProcessor": "VideoLlamaVideoProcessor",
 }
-
-
-def run_python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), *arguments],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 def load_everything(first_line: str, source: str, options: dict | None = None, **environment: str) -> dict:
@@ -118,48 +104,6 @@ def test_save_and_reload_gives_identical_outputs(model, tmp_path):
     assert reloaded.config.to_dict() == model.config.to_dict() | {"_name_or_path": reloaded.config._name_or_path}
     assert reloaded.generation_config.to_dict() == model.generation_config.to_dict()
     assert reloaded.state_dict().keys() == model.state_dict().keys()
-
-
-def test_registering_again_changes_nothing():
-    result = run_python("""
-        import transformers_videollama, transformers
-        transformers_videollama.register()
-        transformers_videollama.register()
-        assert transformers.AutoConfig.for_model("video_llama").model_type == "video_llama"
-        from transformers.models.auto import modeling_auto
-        assert "video_llama" in modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
-        assert transformers.VideoLlamaForConditionalGeneration.__name__ == "VideoLlamaForConditionalGeneration"
-        print("registered")
-    """)
-    assert result.stdout.endswith("registered\n"), result.stderr
-
-
-def test_a_taken_model_type_is_an_error():
-    result = run_python("""
-        from transformers import AutoConfig, PreTrainedConfig
-        class OtherConfig(PreTrainedConfig):
-            model_type = "video_llama"
-        AutoConfig.register("video_llama", OtherConfig)
-        import transformers_videollama
-    """)
-    assert result.returncode != 0
-    assert "'video_llama' is already used" in result.stderr
-
-
-def test_import_is_light_and_silent():
-    """Importing decodes nothing and touches no network, so it loads neither decoders nor torchaudio's kernels."""
-    result = run_python("""
-        import sys
-        import socket
-        def refuse(*args):
-            raise AssertionError("the network was touched")
-        socket.socket.connect = refuse
-        import transformers_videollama
-        heavy = {"av"} & sys.modules.keys()
-        assert not heavy, heavy
-        print("imported")
-    """)
-    assert (result.stdout, result.stderr) == ("imported\n", "")
 
 
 def test_the_tiny_checkpoint_is_tiny(checkpoint):

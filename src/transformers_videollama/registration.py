@@ -63,11 +63,13 @@ def register() -> None:
         image_processor_classes={"pil": VideoLlamaImageProcessor, "torchvision": VideoLlamaImageProcessor},
         exist_ok=True,
     )
-    # `transformers serve` asks for the modality by these names, and engines look the architecture up in the library
+    # `transformers serve` asks for the modality by these names
     modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES["video_llama"] = "VideoLlamaForConditionalGeneration"
     # the Trainer shifts labels under label smoothing only for classes that stand here
     modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["video_llama"] = "VideoLlamaForConditionalGeneration"
-    setattr(transformers, VideoLlamaForConditionalGeneration.__name__, VideoLlamaForConditionalGeneration)
+    # Engines look the architecture up in the library, whose processing_utils makes the top module anew: who imported
+    # `transformers` earlier holds another one than who did later. What both share is their class.
+    setattr(type(transformers), VideoLlamaForConditionalGeneration.__name__, VideoLlamaForConditionalGeneration)
 
 
 def _register_config(config_class: type[PreTrainedConfig]) -> None:

@@ -1,0 +1,139 @@
+"""The Auto classes know Video-LLaMA once the package was imported, whatever else was imported before or after."""
+
+import pytest
+from interpreters import run_python
+
+
+PACKAGE = "import transformers_videollama"
+
+CHECK = """
+from transformers import AutoConfig, AutoModelForMultimodalLM, AutoProcessor
+import torch, transformers
+from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+config_class = type(AutoConfig.for_model("video_llama"))
+print(config_class.__name__, MODEL_FOR_MULTIMODAL_LM_MAPPING[config_class].__name__,
+      PROCESSOR_MAPPING[config_class].__name__, transformers.VideoLlamaForConditionalGeneration.__name__)
+"""
+
+KNOWN = "VideoLlamaConfig VideoLlamaForConditionalGeneration VideoLlamaProcessor VideoLlamaForConditionalGeneration\n"
+
+
+def assert_known(*lines: str) -> None:
+    result = run_python("\n".join([*lines, CHECK]))
+    assert result.stdout == KNOWN, result.stderr
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "import transformers",
+        "from transformers import AutoConfig",
+        "from transformers.models.auto import AutoModelForMultimodalLM",
+        "from transformers.models.auto.processing_auto import AutoProcessor",
+        "from transformers.pipelines import pipeline",
+    ],
+)
+@pytest.mark.parametrize("order", ["package first", "package last"])
+def test_the_order_of_imports(line, order):
+    lines = [PACKAGE, line]
+    assert_known(*(lines if order == "package first" else reversed(lines)))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        # each imports the Auto classes while it is half done itself, and registering needs it whole
+        "import transformers.modeling_utils",
+        "import transformers.modeling_layers",
+        "import transformers.models.blip_2.configuration_blip_2",
+        "from transformers import LlamaForCausalLM",
+        "from transformers import Trainer",
+        "from transformers_videollama.configuration_video_llama import VideoLlamaConfig",
+        "from transformers_videollama import VideoLlamaForConditionalGeneration",
+        "from transformers_videollama import VideoLlamaProcessor",
+        "from transformers_videollama import register",
+        "import transformers_videollama.training",
+    ],
+)
+def test_what_imports_the_auto_classes_on_its_way(line):
+    assert_known(PACKAGE, line)
+
+
+def test_registering_again_changes_nothing():
+    register = "transformers_videollama.register()"
+    assert_known(PACKAGE, register, register)
+
+
+@pytest.mark.parametrize("order", ["package first", "package last"])
+def test_a_taken_model_type_is_an_error(order):
+    other = """
+from transformers import AutoConfig, PreTrainedConfig
+class OtherConfig(PreTrainedConfig):
+    model_type = "video_llama"
+AutoConfig.register("video_llama", OtherConfig)
+"""
+    lines = [PACKAGE, other, "transformers_videollama.register()"]
+    result = run_python("\n".join(lines if order == "package first" else [other, PACKAGE]))
+    assert result.returncode != 0
+    assert "'video_llama' is already used" in result.stderr
+
+
+def test_a_library_that_knows_the_model_type_is_an_error():
+    result = run_python("""
+        import transformers_videollama
+        from transformers.models.auto.auto_mappings import CONFIG_MAPPING_NAMES
+        CONFIG_MAPPING_NAMES["video_llama"] = "TheirConfig"
+        from transformers import AutoConfig
+    """)
+    assert result.returncode != 0
+    assert "'video_llama' is already used" in result.stderr
+
+
+@pytest.mark.parametrize("order", ["package first", "package last"])
+def test_the_architecture_is_in_the_library_whenever_it_was_imported(order):
+    """The library makes its top module twice; TRL and its own pipelines look the architecture up in either."""
+    lines = ["import transformers as early", "from transformers import AutoProcessor"]
+    result = run_python(
+        "\n".join(
+            [
+                *([PACKAGE, *lines] if order == "package first" else [*lines, PACKAGE]),
+                "import transformers as late",
+                "name = 'VideoLlamaForConditionalGeneration'",
+                "print(early is late, getattr(early, name) is getattr(late, name))",
+            ]
+        )
+    )
+    assert result.stdout == "False True\n", result.stderr
+
+
+def test_importing_is_light_and_silent():
+    """Neither torch nor the library nor a decoder is imported, and no network is touched."""
+    result = run_python("""
+        import sys
+        import socket
+        def refuse(*args):
+            raise AssertionError("the network was touched")
+        socket.socket.connect = refuse
+        import transformers_videollama
+        heavy = {"av", "numpy", "torch", "transformers"} & sys.modules.keys()
+        assert not heavy, heavy
+        assert "VideoLlamaConfig" in dir(transformers_videollama)
+        print("imported")
+    """)
+    assert (result.stdout, result.stderr) == ("imported\n", "")
+
+
+def test_every_public_name_is_there():
+    result = run_python("""
+        from transformers_videollama import *
+        import transformers_videollama
+        assert len(transformers_videollama.__all__) > 20
+        assert all(name in globals() for name in transformers_videollama.__all__)
+        try:
+            transformers_videollama.VideoLlamaNothing
+        except AttributeError as error:
+            print(error)
+    """)
+    assert "VideoLlamaNothing" in result.stdout, result.stderr
