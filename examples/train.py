@@ -115,6 +115,8 @@ def main(argv: list[str] | None = None) -> None:
             trainer.model.save_pretrained(arguments.output_dir, state_dict=trained)
     else:
         save_branch(trainer.model, Path(arguments.output_dir, "branch.safetensors"))
+    trainer.accelerator.wait_for_everyone()  # with gloo, a process that ends in the middle of this may abort or hang
+    trainer.accelerator.end_training()
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read by huggingface_hub when it 
 
 import numpy as np
 import torch
-from accelerate.state import AcceleratorState, DistributedType
+from accelerate.state import AcceleratorState, DistributedType, PartialState
 from transformers import AutoConfig, AutoModelForMultimodalLM, AutoProcessor, Trainer, TrainerCallback
 
 from transformers_videollama.training import (
@@ -192,3 +192,6 @@ if __name__ == "__main__":
     for run in json.loads(Path(sys.argv[2]).read_text(encoding="utf-8")):
         os.environ["ACCELERATE_USE_FSDP"] = settings_of_fsdp if run.pop("sharded", True) else "false"
         train(sys.argv[1], **run)
+    state = PartialState()
+    state.wait_for_everyone()  # meanwhile, the threads of gloo let go of tensors; ending before may abort or hang
+    state.destroy_process_group()
