@@ -13,7 +13,7 @@ from .models import SIZES
 from .report import as_json, as_markdown, keep
 
 
-SUITES = ("batch", "chat", "convert", "encode", "generate", "load", "media", "serve", "train")
+SUITES = ("attention", "batch", "chat", "convert", "encode", "generate", "load", "media", "profile", "serve", "train")
 DTYPES = ("float32", "bfloat16", "float16")
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "matrix_rate",
     "memory_of",
     "seconds_of",
+    "vector_rate",
 ]
 
 
@@ -93,11 +94,13 @@ class Memory:
 def memory_of(preparation: str, call: str) -> Memory:
     """Runs two pieces of Python in a process of their own, of which the second is measured."""
     script = f"""
-import json, pathlib, time
+import ctypes, gc, json, pathlib, time
 def mib(name):
     status = pathlib.Path("/proc/self/status").read_text()
     return int(status.partition(name + ":")[2].split()[0]) / 1024
 {preparation}
+gc.collect()
+ctypes.CDLL(None).malloc_trim(0)  # what was freed would be used again, and not be counted
 pathlib.Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
 before, started = mib("VmRSS"), time.perf_counter()
 {call}
@@ -125,10 +128,23 @@ def matrix_rate(options: Options) -> float:
 
 def copy_rate(options: Options) -> float:
     """Bytes/s that are moved, read or written, when a large tensor is copied, the best of `repeats`."""
-    source = torch.zeros(1 << (31 if options.device.type == "cuda" else 29), dtype=torch.uint8, device=options.device)
+    # Not of zeros, whose pages are all the same one until they are written
+    source = torch.ones(1 << (31 if options.device.type == "cuda" else 29), dtype=torch.uint8, device=options.device)
     target = torch.ones_like(source)
     timing = seconds_of(lambda: target.copy_(source), options.repeats, options.device)
     return 2 * source.nbytes / timing.min_s
+
+
+def vector_rate(options: Options) -> float:
+    """Bytes/s of weights that vectors are multiplied with, one after another, the best of `repeats`."""
+    matrices = torch.randn(16, 4096, 4096, device=options.device, dtype=options.dtype)
+    vector = torch.randn(1, 4096, device=options.device, dtype=options.dtype)
+
+    def multiply() -> None:
+        for matrix in matrices:
+            torch.nn.functional.linear(vector, matrix)
+
+    return matrices.nbytes / seconds_of(multiply, options.repeats, options.device).min_s
 
 
 def about_machine(options: Options) -> dict[str, Any]:

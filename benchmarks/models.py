@@ -1,5 +1,7 @@
 """Models and front ends of the sizes that are measured; all but the tiny one have random weights."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForMultimodalLM, AutoProcessor, BatchFeature, LlamaConfig
@@ -19,7 +21,15 @@ from transformers_videollama import (
 from .measure import Options
 
 
-__all__ = ["SIZES", "config_of", "model_of", "processor_of", "questions_about_noise", "vision_model_of"]
+__all__ = [
+    "SIZES",
+    "config_of",
+    "model_of",
+    "processor_of",
+    "questions_about_noise",
+    "save_training_model",
+    "vision_model_of",
+]
 
 SIZES = ("tiny", "small", "7b")
 # A ViT-B for frames and sounds, the Q-Formers of the released size, and a LLaMA of 0.2 billion parameters
@@ -77,6 +87,17 @@ def model_of(options: Options, **kwargs) -> VideoLlamaForConditionalGeneration:
         model = AutoModelForMultimodalLM.from_config(config_of(options.size), dtype=options.dtype, **kwargs)
     model.generation_config.update(do_sample=False, eos_token_id=None, pad_token_id=0)
     return model.requires_grad_(False).eval()
+
+
+def save_training_model(folder: Path, size: str) -> None:
+    """Random weights without audio branch; at 7b, the language model is that of the small size."""
+    config = config_of(size)
+    config.audio_config = config.audio_vision_config = config.audio_resampler_config = None
+    if size == "7b":
+        config.text_config = config_of("small").text_config
+    torch.manual_seed(0)
+    AutoModelForMultimodalLM.from_config(config).save_pretrained(folder)
+    processor_of(size).save_pretrained(folder)
 
 
 def questions_about_noise(processor: VideoLlamaProcessor, number: int) -> BatchFeature:

@@ -23,6 +23,9 @@ def as_json(result: dict[str, Any]) -> str:
 def as_markdown(result: dict[str, Any]) -> str:
     machine = result["accelerator"] or result["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    is_repeated = any(isinstance(value, Timing) for row in result["rows"] for value in row.values())
+    spread = f"Seconds are medians, with the fastest and the slowest of {result['repeats']}. "
+    repeated = spread if is_repeated else ""
     measured = {name: value for name, value in result.items() if name not in (*KNOWN, "rows")}
     return "\n\n".join(
         (
@@ -31,8 +34,7 @@ def as_markdown(result: dict[str, Any]) -> str:
             table(result["rows"]),
             *([table([measured])] if measured else []),
             f"{result['size']}, {result['dtype']}; {machine}; load average {result['load_average']}; {versions}; "
-            f"{result['date']}. Seconds are medians, with the fastest and the slowest of "
-            f"{result['repeats']}. `{result['command']}`",
+            f"{result['date']}. {repeated}`{result['command']}`",
         )
     )
 

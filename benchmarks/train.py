@@ -1,84 +1,150 @@
 """
-A training step of the Video Q-Former, forward, backward and update: from frames, from features of frames computed
-before, with gradient checkpointing; and, for comparison, as it would be if the frozen encoders were not kept out of
-autograd. Each in a process of its own.
+A training step of the Video Q-Former, from rows of a dataset to updated weights: from video files, from features
+computed before, with gradient checkpointing; and, for comparison, as it would be if the frozen encoders were not kept
+out of autograd. Each in a process of its own. Of the size 7b, the encoders have the released size, and the language
+model of the small size stands in for the released one.
 """
 
-from collections.abc import Callable
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import datasets
+import numpy as np
 import torch
+from transformers import AutoModelForMultimodalLM, AutoProcessor
 
-from .measure import Options, Timing, memory_of
+from transformers_videollama import VideoLlamaForConditionalGeneration
+from transformers_videollama.precompute import precompute
+from transformers_videollama.training import STAGES, VideoLlamaDataCollator, prepare_for_stage
+from transformers_videollama.training.datasets import load_messages
+from transformers_videollama.training.feature_cache import FeatureCache, FeatureDataset, load_features
+
+from .clips import long_clip
+from .measure import Options, Timing, memory_of, seconds_of
+from .models import save_training_model
 
 
-__all__ = ["run"]
+__all__ = ["run", "training_step"]
 
-CLIPS, NUM_FRAMES, TEXT_TOKENS = 2, 8, 128
+STAGE = STAGES["vl1"]
+CLIPS, NUM_FRAMES = 2, 8
+CAPTION = " ".join(["a red ball swings over the ground and a bell rings twice"] * 10)
+READ_ROWS, READ_SHARD = 1024, 256
 PREPARE = """
-import torch
-from benchmarks.measure import Options
-from benchmarks.models import model_of, processor_of
-from benchmarks.train import batch_of, train_step
-model = model_of(Options({size!r}, torch.device({device!r}), {dtype}, 1))
-batch = batch_of(model, features={features})
-{more}
-step = train_step(model, batch)
+import pathlib, torch
+from benchmarks.train import training_step
+step = training_step(pathlib.Path({folder!r}), {device!r}, {dtype}, **{variant})
 step()
 """
-VARIANTS = {
-    "frames": {},
-    "features of frames": {"features": True},
-    "features of frames, checkpointing": {"features": True, "more": "model.gradient_checkpointing_enable()"},
-    "frames, encoders in autograd": {"more": "batch['pixel_values_videos'].requires_grad_()"},
+VARIANTS: dict[str, dict[str, bool]] = {
+    "video files": {},
+    "features": {"from_features": True},
+    "features, checkpointing": {"from_features": True, "checkpointing": True},
+    "video files, encoders in autograd": {"in_autograd": True},
 }
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Rows: the variants."""
-    rows = []
-    for name, variant in VARIANTS.items():
-        values = {"size": options.size, "device": str(options.device), "dtype": options.dtype}
-        preparation = PREPARE.format(**{"features": False, "more": ""} | values | variant)
-        runs = [memory_of(preparation, "step()") for _ in range(options.repeats)]
-        timing = Timing.of([each.seconds for each in runs])
-        rows.append(
-            {
-                "from": name,
-                "seconds a step": timing,
-                "tokens a second": CLIPS * TEXT_TOKENS / timing.median_s,
-                "MiB more at most": max(each.more_mib for each in runs),
-            }
-        )
-    return {"rows": rows}
+    """Rows: the variants. Beside them, what features cost once, and how fast one process reads them, shuffled."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        save_training_model(folder / "model", options.size)
+        write_data(folder)
+        started = time.perf_counter()
+        compute_features(folder, options)
+        computing = (time.perf_counter() - started) / CLIPS
+        processor = AutoProcessor.from_pretrained(folder / "model")
+        rows = load_messages(folder / "clips.csv", format="webvid")
+        tokens = int(STAGE.collator(processor)([rows[i] for i in range(CLIPS)])["attention_mask"].sum())
+        # Of the released size, the encoders would keep about six times as much in autograd as of the small one
+        variants = [name for name in VARIANTS if options.size != "7b" or "autograd" not in name]
+        measured = [row_of(name, folder, tokens, options) for name in variants]
+        reading = reading_rate(folder / "reading", options.repeats)
+    return {"rows": measured, "seconds for the features of a row": computing, "rows read a second": reading}
 
 
-def batch_of(model, features: bool) -> dict[str, Any]:
-    """Clips with as many tokens of text, of which all are learned."""
-    config = model.config
-    generator = torch.Generator(model.device).manual_seed(0)
-    placeholders = torch.full((CLIPS, config.video_resampler_config.num_query_tokens), config.video_token_id)
-    text = torch.randint(3, 1000, (CLIPS, TEXT_TOKENS))
-    ids = torch.cat([placeholders, text], dim=1).to(model.device)
-    labels = torch.cat([torch.full_like(placeholders, -100), text], dim=1).to(model.device)
-    if features:
-        name, shape = "video_frame_features", (config.num_query_tokens, config.qformer_config.hidden_size)
-    else:
-        side = config.vision_config.image_size
-        name, shape = "pixel_values_videos", (3, side, side)
-    given = torch.randn(CLIPS, NUM_FRAMES, *shape, generator=generator, device=model.device, dtype=model.dtype)
-    return {"input_ids": ids, "labels": labels, "attention_mask": torch.ones_like(ids), name: given}
+def row_of(name: str, folder: Path, tokens: int, options: Options) -> dict[str, Any]:
+    values = {"folder": str(folder), "device": str(options.device), "dtype": options.dtype}
+    preparation = PREPARE.format(variant=VARIANTS[name], **values)
+    runs = [memory_of(preparation, "step()") for _ in range(options.repeats)]
+    timing = Timing.of([each.seconds for each in runs])
+    return {
+        "from": name,
+        "seconds a step": timing,
+        "tokens a second": tokens / timing.median_s,
+        "MiB more at most": max(each.more_mib for each in runs),
+    }
 
 
-def train_step(model, batch: dict[str, Any]) -> Callable[[], None]:
-    """The branch that stage VL 1 trains, with AdamW."""
-    model.requires_grad_(False).train()
-    model.model.video_resampler.requires_grad_(True)
-    optimizer = torch.optim.AdamW(model.model.video_resampler.parameters(), lr=1e-6)
+def write_data(folder: Path) -> None:
+    for number in range(CLIPS):
+        long_clip(folder / f"{number}.mp4", minutes=0.1, size=(320, 240))
+    lines = "".join(f"{number},.,{CAPTION}\n" for number in range(CLIPS))
+    (folder / "clips.csv").write_text(f"videoid,page_dir,name\n{lines}")
+
+
+def compute_features(folder: Path, options: Options) -> None:
+    precompute(
+        folder / "clips.csv",
+        folder / "features",
+        model=str(folder / "model"),
+        format="webvid",
+        device=str(options.device),
+        dtype=str(options.dtype).removeprefix("torch."),
+    )
+
+
+def training_step(
+    folder: Path,
+    device: str,
+    dtype: torch.dtype,
+    from_features: bool = False,
+    checkpointing: bool = False,
+    in_autograd: bool = False,
+) -> Callable[[], None]:
+    """A step as the `Trainer` does it in one process: reading and collating the rows, forward, backward, AdamW."""
+    model = AutoModelForMultimodalLM.from_pretrained(folder / "model", dtype=dtype, device_map=device)
+    processor = AutoProcessor.from_pretrained(folder / "model")
+    rows: Sequence[Any] = load_messages(folder / "clips.csv", format="webvid")
+    if from_features:
+        rows = load_features(folder / "features", model, processor)
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+    prepare_for_stage(model, STAGE)
+    return step_of(model.train(), STAGE.collator(processor), rows, in_autograd)
+
+
+def step_of(
+    model: VideoLlamaForConditionalGeneration,
+    collator: VideoLlamaDataCollator,
+    rows: Sequence[Any],
+    in_autograd: bool,
+) -> Callable[[], None]:
+    optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=1e-6)
 
     def step() -> None:
+        batch = {name: tensor.to(model.device) for name, tensor in collator([rows[i] for i in range(CLIPS)]).items()}
+        if in_autograd:
+            batch["pixel_values_videos"].requires_grad_()
         model(**batch).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
     return step
+
+
+def reading_rate(folder: Path, repeats: int) -> float:
+    """Rows a second of features of the released size in float32, 0.8 MB each, from files that are in memory."""
+    block = {"type": "video", "text": None, "path": "clip.mp4"}
+    rows = datasets.Dataset.from_list([{"messages": [{"role": "user", "content": [block]}]}] * READ_ROWS)
+    options = {"branch": "video", "dtype": "float32", "shard_size": READ_SHARD, "num_rows": READ_ROWS}
+    cache = FeatureCache.create(folder, {"options": options}, rows)
+    for shard in range(cache.num_shards):
+        features = {f"{row}.0.0": torch.randn(NUM_FRAMES, 32, 768) for row in cache.shard_rows(shard)}
+        cache.write_shard(shard, features, {})
+    dataset = FeatureDataset(cache)
+    order = np.random.default_rng(0).permutation(READ_ROWS)
+    return READ_ROWS / seconds_of(lambda: [dataset[i] for i in order], repeats).median_s

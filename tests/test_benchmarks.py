@@ -13,6 +13,7 @@ from benchmarks.report import RESULTS, as_markdown, keep
 
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+TRAINING = (Path(__file__).parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
 SLOW = {"convert", "generate", "serve"}  # write gigabytes, compile for minutes, need an environment of their own
 
 
@@ -65,3 +66,22 @@ def test_speed_that_readme_states():
         for cell in cells:
             assert cell in section, cell
     assert f"takes {second / first:.1%} of the first one's time" in README
+
+
+def test_speed_of_training_that_is_stated():
+    rows = {}
+    for dtype in ("float32", "bfloat16"):
+        trained = result(f"train-7b-cpu-{dtype}")
+        rows[dtype] = {row["from"]: row for row in trained["rows"]}
+        cells = [
+            f"{row['seconds a step']['median_s']:.1f} s, {row['MiB more at most'] / 1024:.2f} GiB"
+            for row in trained["rows"]
+        ]
+        line = f"| {dtype} | {' | '.join(cells)} | {trained['seconds for the features of a row']:.2g} s |"
+        assert line in TRAINING
+    pattern = r"takes NUMBER s from video files and NUMBER s from features [^(]*\(in bfloat16,\s+NUMBER and NUMBER s\)"
+    stated = re.search(pattern.replace("NUMBER", r"([\d.]+)"), README)
+    seconds = [
+        rows[dtype][name]["seconds a step"]["median_s"] for dtype in rows for name in ("video files", "features")
+    ]
+    assert list(stated.groups()) == [f"{each:.1f}" for each in seconds]
