@@ -3,9 +3,7 @@ Videos encoded a second, seconds of a prompt, and tokens answered a second, by a
 once; and with the language model in 4 bit. On an accelerator, also the memory that all of it takes at most.
 """
 
-import statistics
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,9 @@ from transformers.utils import is_flash_attn_2_available
 from transformers_videollama.quantization import quantization_config
 
 from .batch import with_features
+from .generate import answering
 from .load import write_model
-from .measure import Options, Timing, copy_rate, flops_of, matrix_rate, seconds_of, wait_for
+from .measure import Options, copy_rate, flops_of, matrix_rate, seconds_of
 from .models import model_of, processor_of, questions_about_noise
 
 
@@ -25,7 +24,6 @@ __all__ = ["run"]
 
 IMPLEMENTATIONS = ("eager", "sdpa", "flash_attention_2")
 VIDEOS = {"cpu": (1, 8), "cuda": (1, 8, 64)}
-NEW_TOKENS = 48
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -80,19 +78,3 @@ def row_of(name: str, model, questions: dict, rates: dict[str, float], options: 
         if options.device.type == "cuda"
         else None,
     }
-
-
-def answering(model, prompt: dict[str, Any], options: Options) -> tuple[Timing, Timing]:
-    """To the first token, and for each that follows."""
-
-    def seconds(new_tokens: int) -> float:
-        wait_for(options.device)
-        started = time.perf_counter()
-        model.generate(**prompt, max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False)
-        wait_for(options.device)
-        return time.perf_counter() - started
-
-    seconds(NEW_TOKENS)
-    short = [seconds(1) for _ in range(options.repeats)]
-    begun = statistics.median(short)
-    return Timing.of(short), Timing.of([(seconds(NEW_TOKENS) - begun) / (NEW_TOKENS - 1) for _ in short])

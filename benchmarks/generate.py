@@ -4,7 +4,6 @@ encoded, what a static cache and a compiled model bring, and how near the weight
 that of copying, and that of products of a vector with matrices.
 """
 
-import statistics
 import time
 from typing import Any
 
@@ -14,7 +13,7 @@ from .measure import Options, Timing, copy_rate, vector_rate, wait_for
 from .models import model_of, processor_of, questions_about_noise
 
 
-__all__ = ["run"]
+__all__ = ["answering", "run"]
 
 NEW_TOKENS = 48
 
@@ -58,6 +57,13 @@ def count_calls(model, inputs: dict) -> dict[str, int]:
 
 
 def row_of(name: str, model, inputs: dict, generating: dict, options: Options) -> dict[str, Any]:
+    _, another = answering(model, inputs, options, **generating)
+    return {"cache": name, "seconds a token": another, "tokens a second": 1 / another.median_s}
+
+
+def answering(model, inputs: dict[str, Any], options: Options, **generating) -> tuple[Timing, Timing]:
+    """Seconds to the first token, and for each that follows."""
+
     def seconds(new_tokens: int) -> float:
         length = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens}
         wait_for(options.device)
@@ -68,10 +74,6 @@ def row_of(name: str, model, inputs: dict, generating: dict, options: Options) -
 
     for new_tokens in (NEW_TOKENS, 1):  # compiles
         seconds(new_tokens)
-    runs = [(seconds(NEW_TOKENS) - seconds(1)) / (NEW_TOKENS - 1) for _ in range(options.repeats)]
-    a_token = statistics.median(runs)
-    return {
-        "cache": name,
-        "seconds a token": Timing.of(runs),
-        "tokens a second": 1 / a_token,
-    }
+    pairs = [(seconds(1), seconds(NEW_TOKENS)) for _ in range(options.repeats)]
+    another = [(whole - first) / (NEW_TOKENS - 1) for first, whole in pairs]
+    return Timing.of([first for first, _ in pairs]), Timing.of(another)
