@@ -14,7 +14,7 @@ from transformers.utils import is_flash_attn_2_available
 from transformers_videollama.quantization import quantization_config
 
 from .batch import with_features
-from .generate import answering
+from .generate import answering, bytes_of_a_token
 from .load import write_model
 from .measure import Options, copy_rate, flops_of, matrix_rate, seconds_of
 from .models import model_of, processor_of, questions_about_noise
@@ -63,7 +63,6 @@ def row_of(name: str, model, questions: dict, rates: dict[str, float], options: 
         encoding = seconds_of(lambda: model.get_video_features(**videos), options.repeats, options.device)
         prompt, _ = with_features(model, questions)
     first_token, another = answering(model, prompt, options)
-    weights = [*model.model.language_model.layers.parameters(), model.lm_head.weight]
     return {
         "attention": name,
         "videos": number,
@@ -73,7 +72,7 @@ def row_of(name: str, model, questions: dict, rates: dict[str, float], options: 
         "prompt": first_token,
         "seconds a token": another,
         "tokens a second": number / another.median_s,
-        "share of memory rate": sum(w.nbytes for w in weights) / another.median_s / rates["bytes/s of copying"],
+        "share of memory rate": bytes_of_a_token(model) / another.median_s / rates["bytes/s of copying"],
         "GiB at most": torch.cuda.max_memory_allocated(options.device) / 2**30
         if options.device.type == "cuda"
         else None,

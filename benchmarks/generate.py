@@ -13,7 +13,7 @@ from .measure import Options, Timing, copy_rate, vector_rate, wait_for
 from .models import model_of, processor_of, questions_about_noise
 
 
-__all__ = ["answering", "run"]
+__all__ = ["answering", "bytes_of_a_token", "run"]
 
 NEW_TOKENS = 48
 
@@ -23,8 +23,7 @@ def run(options: Options) -> dict[str, Any]:
     model, processor = model_of(options), processor_of(options.size)
     inputs = questions_about_noise(processor, 1).to(options.device, options.dtype)
     encoded = count_calls(model, inputs)
-    language = model.model.language_model
-    read = sum(p.nbytes for p in (*language.layers.parameters(), *language.norm.parameters(), model.lm_head.weight))
+    read = bytes_of_a_token(model)
     rates = {"copying": copy_rate(options), "products with a vector": vector_rate(options)}
     rows = []
     for name, generating in (("dynamic cache", {}), ("static cache", {"cache_implementation": "static"})):
@@ -37,6 +36,12 @@ def run(options: Options) -> dict[str, Any]:
             row[f"share of the rate of {what}"] = read * row["tokens a second"] / rate
         row["times the first"] = row["tokens a second"] / rows[0]["tokens a second"]
     return {"rows": rows, "bytes read for a token": read, "bytes/s": rates, "calls of encoders": encoded}
+
+
+def bytes_of_a_token(model) -> int:
+    """Of the weights that one more token is computed with; of the embeddings, that is a single row."""
+    language = model.model.language_model
+    return sum(p.nbytes for p in (*language.layers.parameters(), *language.norm.parameters(), model.lm_head.weight))
 
 
 def count_calls(model, inputs: dict) -> dict[str, int]:
