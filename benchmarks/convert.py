@@ -35,7 +35,7 @@ def run(options: Options) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         source, output = Path(name) / "original", Path(name) / "converted"
         size = write_source(source, LAYERS[options.size])
-        preparation = "import shutil\nfrom conversion.__main__ import main"
+        preparation = "import shutil\nfrom transformers_videollama.convert.command import main"
         copied = memory_of(preparation, COPY.format(source=str(source), target=str(Path(name) / "copy")))
         (Path(name) / "copy").unlink()
         converted = memory_of(preparation, CONVERT.format(source=str(source), output=str(output)))

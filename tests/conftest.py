@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
-from conversion.__main__ import main as convert
 from examples.tiny import world
 from examples.tiny.render import render
 from transformers_videollama import TINY_CHECKPOINT
+from transformers_videollama.convert.command import main as convert
 
 
 REFERENCE = Path(__file__).parent / "data" / "reference"

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from render_clip import render_clip
 
-from transformers_videollama import MediaError, media_files
+from transformers_videollama import MediaError
+from transformers_videollama.media import sources
 
 
 RNG = np.random.default_rng(0)
@@ -112,7 +113,7 @@ def test_url_that_answers_404(processor, server, kind):
 
 
 def test_url_that_hangs(processor, server, monkeypatch):
-    monkeypatch.setattr(media_files, "DOWNLOAD_TIMEOUT", 0.5)
+    monkeypatch.setattr(sources, "DOWNLOAD_TIMEOUT", 0.5)
     with pytest.raises(MediaError, match=r"hangs\.mp4"):
         prepare(processor, {"type": "video", "url": f"{server}/hangs.mp4"})
 

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from render_clip import render_clip
 
-from transformers_videollama import load_video, media_files
+from transformers_videollama import load_video
 from transformers_videollama.cli import main
+from transformers_videollama.media import sources
 
 
 SHORT = ["--greedy", "--max-new-tokens", "4", "--device", "cpu"]
@@ -97,8 +98,8 @@ def test_wrong_input_is_one_line_and_status_2(capsys, checkpoint, clip, argument
 
 def test_files_are_opened_once(capsys, checkpoint, clip, monkeypatch):
     opened = []
-    original = media_files._download
-    monkeypatch.setattr(media_files, "_download", lambda url, timeout: opened.append(url) or original(url, timeout))
+    original = sources._download
+    monkeypatch.setattr(sources, "_download", lambda url, timeout: opened.append(url) or original(url, timeout))
     monkeypatch.setattr("sys.stdin", io.StringIO("What is it?\nAre you sure?\n"))
     with serve_folder(clip.rpartition("/")[0]) as address:
         assert main(["chat", f"{address}/clip.mp4", "--model", str(checkpoint), *SHORT]) == 0

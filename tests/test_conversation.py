@@ -7,7 +7,8 @@ import pytest
 import torch
 from render_clip import render_clip
 
-from transformers_videollama import MediaError, VideoLlamaConversation, media, media_files
+from transformers_videollama import MediaError, VideoLlamaConversation, video_processing_video_llama
+from transformers_videollama.media import sources
 
 
 GREEDY = {"max_new_tokens": 6, "do_sample": False, "top_p": None}
@@ -80,8 +81,8 @@ def test_a_second_question_computes_only_its_own_tokens(model, processor, clip):
     )
     with (
         record,
-        mock.patch.object(media, "load_video", side_effect=AssertionError("opened again")),
-        mock.patch.object(media_files, "MediaFile", side_effect=AssertionError("opened again")),
+        mock.patch.object(video_processing_video_llama, "load_video", side_effect=AssertionError("opened again")),
+        mock.patch.object(sources, "MediaFile", side_effect=AssertionError("opened again")),
         mock.patch.object(model.model, "get_video_features", side_effect=AssertionError("encoded again")),
         mock.patch.object(model.model, "get_audio_features", side_effect=AssertionError("encoded again")),
     ):

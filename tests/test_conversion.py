@@ -26,10 +26,9 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-import conversion.weights
-from conversion import ConversionOptions, convert, original_branch_state
-from conversion.__main__ import main
 from transformers_videollama import VideoLlamaForConditionalGeneration
+from transformers_videollama.convert import ConversionOptions, convert, original_branch_state, weights
+from transformers_videollama.convert.command import main
 
 
 DATA = Path(__file__).parent / "data"
@@ -219,7 +218,7 @@ def test_memory_holds_one_shard(tmp_path, monkeypatch):
         assert sum(tensor.nbytes for tensor in tensors.values()) <= 150_000 or len(tensors) == 1
         save_file(tensors, path, metadata=metadata)
 
-    monkeypatch.setattr(conversion.weights, "save_file", save)
+    monkeypatch.setattr(weights, "save_file", save)
     run(tmp_path / "out", dtype="float16", max_shard_size=150_000)
     assert len(written) > 5
 

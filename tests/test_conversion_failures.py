@@ -16,10 +16,9 @@ from safetensors.torch import save_file
 from test_conversion import CHECKPOINTS, HEADS, LLAMA, copy_llama, run
 from transformers import LlamaConfig, LlamaForCausalLM
 
-import conversion.weights
-from conversion import ConversionError
-from conversion.__main__ import main
-from conversion.sources import FILES
+from transformers_videollama.convert import ConversionError, weights
+from transformers_videollama.convert.command import main
+from transformers_videollama.convert.sources import FILES
 
 
 VIDEO_BRANCH = CHECKPOINTS / "VL_LLaMA_2_7B_Finetuned.pth"
@@ -163,7 +162,7 @@ def interrupt(tensors, path, metadata):
 )
 @pytest.mark.parametrize("parent", ["", "new/folders"])
 def test_fault_while_writing_leaves_nothing(tmp_path, monkeypatch, capsys, fault, status, message, parent):
-    monkeypatch.setattr(conversion.weights, "save_file", fault)
+    monkeypatch.setattr(weights, "save_file", fault)
     before = signal.getsignal(signal.SIGTERM)
     assert main([str(CHECKPOINTS), str(tmp_path / parent / "out"), "--config", str(HEADS)]) == status
     assert message in capsys.readouterr().err
@@ -175,15 +174,15 @@ def test_termination_leaves_nothing(tmp_path):
     """A real process, killed while it writes a shard."""
     script = f"""
 import sys, time
-import conversion.weights
-from conversion.__main__ import main
-from conversion.sources import FILES
+from transformers_videollama.convert import weights
+from transformers_videollama.convert.command import main
+from transformers_videollama.convert.sources import FILES
 
 def save(tensors, path, metadata):
     print("writing", flush=True)
     time.sleep(60)
 
-conversion.weights.save_file = save
+weights.save_file = save
 sys.exit(main([{str(CHECKPOINTS)!r}, {str(tmp_path / "new" / "out")!r}, "--config", {str(HEADS)!r}]))
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

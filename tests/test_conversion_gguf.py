@@ -12,9 +12,9 @@ from gguf import TokenType
 from test_conversion import CHECKPOINTS, LLAMA, load, run, weights_of
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from conversion import ConversionError
-from conversion.__main__ import main
-from conversion.processor_files import build_tokenizer
+from transformers_videollama.convert import ConversionError
+from transformers_videollama.convert.command import main
+from transformers_videollama.convert.processor_files import build_tokenizer
 
 
 HALF_A_STEP = {Kind.F32: 0.0, Kind.F16: 2**-11, Kind.BF16: 2**-8, Kind.Q8_0: 0.5 / 127, Kind.Q4_0: 1 / 8}

@@ -12,9 +12,7 @@ from huggingface_hub.errors import LocalTokenNotFoundError
 from test_conversion import CHECKPOINTS, LLAMA, run
 from transformers import Blip2Config, Blip2ForConditionalGeneration
 
-import conversion.pipeline
-import conversion.sources
-from conversion import ConversionError
+from transformers_videollama.convert import ConversionError, pipeline, sources
 
 
 REPOSITORIES = {"org/video-llama": CHECKPOINTS, "org/llama": LLAMA}
@@ -41,8 +39,8 @@ def hub(monkeypatch, tmp_path):
             downloaded.append(f"{repository}/{name}")
         return str(target)
 
-    monkeypatch.setattr(conversion.sources, "HfApi", lambda: SimpleNamespace(model_info=model_info))
-    monkeypatch.setattr(conversion.sources, "hf_hub_download", hf_hub_download)
+    monkeypatch.setattr(sources, "HfApi", lambda: SimpleNamespace(model_info=model_info))
+    monkeypatch.setattr(sources, "hf_hub_download", hf_hub_download)
     return SimpleNamespace(downloaded=downloaded, repositories=repositories)
 
 
@@ -128,7 +126,7 @@ class Account:
 
 def test_finished_folder_is_uploaded(tmp_path, monkeypatch):
     account = Account()
-    monkeypatch.setattr(conversion.pipeline, "HfApi", lambda: account)
+    monkeypatch.setattr(pipeline, "HfApi", lambda: account)
     run(tmp_path / "out", push_to_hub="org/mine")
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert account.calls == [("create_repo", "org/mine", True), ("upload_folder", "org/mine", files)]
@@ -137,14 +135,14 @@ def test_finished_folder_is_uploaded(tmp_path, monkeypatch):
 
 def test_login_is_checked_before_any_work(tmp_path, monkeypatch):
     account = Account(LocalTokenNotFoundError("no token"))
-    monkeypatch.setattr(conversion.pipeline, "HfApi", lambda: account)
+    monkeypatch.setattr(pipeline, "HfApi", lambda: account)
     with pytest.raises(ConversionError, match="--push-to-hub: no valid login, see `hf auth login`: no token"):
         run(tmp_path / "out", push_to_hub="org/mine")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_failed_upload_keeps_the_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(conversion.pipeline, "HfApi", lambda: Account(OSError("connection lost")))
+    monkeypatch.setattr(pipeline, "HfApi", lambda: Account(OSError("connection lost")))
     with pytest.raises(
         ConversionError, match=r"out is complete, but could not be uploaded .*: connection lost; `hf upl"
     ):

@@ -9,11 +9,12 @@ import torch
 from test_conversion import CHECKPOINTS, LLAMA, OVERRIDES, REFERENCE
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen2Config
 
-import conversion.plan
-from conversion import ConversionError, plan_conversion
-from conversion.checkpoints import FileCheckpoint, FolderCheckpoint
-from conversion.headers import Headers
-from conversion.key_tables import (
+from transformers_videollama import VideoLlamaConfig
+from transformers_videollama.convert import ConversionError, plan_conversion
+from transformers_videollama.convert import plan as planning
+from transformers_videollama.convert.checkpoints import FileCheckpoint, FolderCheckpoint
+from transformers_videollama.convert.headers import Headers
+from transformers_videollama.convert.key_tables import (
     AUDIO_BRANCH,
     BLIP2,
     BLIP2_LIBRARY,
@@ -23,8 +24,13 @@ from conversion.key_tables import (
     match,
     vision_table,
 )
-from conversion.surgery import Vocabulary, grow_embeddings, qkv_bias, sum_temporal_halves, value_third
-from transformers_videollama import VideoLlamaConfig
+from transformers_videollama.convert.surgery import (
+    Vocabulary,
+    grow_embeddings,
+    qkv_bias,
+    sum_temporal_halves,
+    value_third,
+)
 
 
 FILES = {
@@ -91,8 +97,8 @@ def quick(monkeypatch):
             shapes[key] = original(config)
         return shapes[key]
 
-    original = conversion.plan._target_shapes
-    monkeypatch.setattr(conversion.plan, "_target_shapes", target_shapes)
+    original = planning._target_shapes
+    monkeypatch.setattr(planning, "_target_shapes", target_shapes)
 
 
 @pytest.mark.parametrize(("config", "hidden_size"), [(LLAMA_7B, 4096), (LLAMA_13B, 5120)])

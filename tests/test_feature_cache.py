@@ -24,11 +24,11 @@ datasets = pytest.importorskip("datasets", reason="the extra transformers-videol
 
 from transformers_videollama import EncodedMedia  # noqa: E402
 from transformers_videollama.cli import main  # noqa: E402
-from transformers_videollama.precompute import _device, precompute  # noqa: E402
 from transformers_videollama.training import STAGES  # noqa: E402
 from transformers_videollama.training.collator import VideoLlamaDataCollator  # noqa: E402
 from transformers_videollama.training.datasets import load_messages, mix  # noqa: E402
 from transformers_videollama.training.feature_cache import FeatureCacheError, load_features  # noqa: E402
+from transformers_videollama.training.precompute import _device, precompute  # noqa: E402
 
 
 UNREADABLE = 4  # the row whose file is absent

@@ -10,7 +10,7 @@ from hub_server import serve_repository
 from interpreters import run_python
 from transformers import AutoModelForMultimodalLM
 
-from conversion.__main__ import main as convert
+from transformers_videollama.convert.command import main as convert
 
 
 IMPORT = "import transformers_videollama"

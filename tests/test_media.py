@@ -24,7 +24,7 @@ from PIL import Image
 from render_clip import render_clip
 from transformers.dynamic_module_utils import get_imports
 
-from transformers_videollama import media, media_access, media_files, media_frames, media_sound
+from transformers_videollama import media
 from transformers_videollama.media import (
     MediaError,
     Sound,
@@ -34,6 +34,7 @@ from transformers_videollama.media import (
     load_video,
     media_kind,
     sample_indices,
+    sources,
 )
 
 
@@ -438,14 +439,12 @@ def test_temporary_files_live_as_long_as_they_are_needed(clip, tmp_path, monkeyp
 
 
 def test_importing_the_modules_imports_no_decoder(tmp_path):
-    """As files of their own, which is what a Hub repository carries."""
-    flat = tmp_path / "flat"
-    flat.mkdir()
-    for module in (media, media_access, media_files, media_frames, media_sound):
-        copied = Path(shutil.copy(module.__file__, flat))
+    """Alone, without the rest of the package."""
+    wing = Path(shutil.copytree(Path(media.__file__).parent, tmp_path / "wing", ignore=lambda *_: ["__pycache__"]))
+    for module in wing.glob("*.py"):
         # the library would import what it finds at the top of these
-        assert {"av", "torchaudio"}.isdisjoint(get_imports(copied))
-    check = "import sys, flat.media; print([name for name in ('av', 'torchaudio') if name in sys.modules])"
+        assert {"av", "torchaudio"}.isdisjoint(get_imports(module))
+    check = "import sys, wing; print([name for name in ('av', 'torchaudio') if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", check], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 
@@ -584,7 +583,7 @@ def test_bad_servers(server, tmp_path, monkeypatch, load, page, match):
 
 
 def test_downloads_of_unknown_length_are_bounded(server, monkeypatch):
-    monkeypatch.setattr(media_files, "MAX_DOWNLOAD_BYTES", 1000)
+    monkeypatch.setattr(sources, "MAX_DOWNLOAD_BYTES", 1000)
     with pytest.raises(MediaError, match=r"/unsized: cannot be downloaded: it has more than 1000 bytes"):
         load_video(f"{server.url}/unsized")
 
@@ -743,7 +742,7 @@ def test_the_right_frame_rate_may_be_given_for_a_file(clip):
 
 
 def test_decoded_frames_are_bounded(clip, monkeypatch):
-    monkeypatch.setattr(media_frames, "MAX_FRAME_BYTES", 8 * 96 * 128 * 3)
+    monkeypatch.setattr(media.frames, "MAX_FRAME_BYTES", 8 * 96 * 128 * 3)
     assert len(load_video(clip).frames) == 8
     with pytest.raises(MediaError, match=r"9 frames of .* bytes, more than .* ask for fewer frames"):
         load_video(clip, num_frames=9)
@@ -870,7 +869,7 @@ def test_windows_are_cut_out_of_the_whole_resampled_track(tmp_path, rate):
 def test_codecs_give_the_same_samples_wherever_they_are_entered(tmp_path, name, codec, rate):
     path = encode_sound(tmp_path / name, codec, noise(rate * 5)[0] / 32768, rate)
     with av.open(str(path)) as container:
-        decoded = [media_sound._samples(frame) for frame in container.decode(audio=0)]
+        decoded = [media.sound._samples(frame) for frame in container.decode(audio=0)]
     whole = load_sound(np.concatenate(decoded, axis=1), sampling_rate=rate).read(0, 9, 16_000)
     sound = load_sound(path)
     assert sound.duration == pytest.approx(5, abs=0.1)
@@ -927,13 +926,13 @@ def test_ten_hours_cost_what_ten_seconds_cost(tmp_path, monkeypatch):
         file.write(header)
         file.truncate(44 + seconds * rate * 2)  # a hole: no space on disk
     decoded = []
-    convert = media_sound._samples
+    convert = media.sound._samples
 
     def count(frame):
         decoded.append(frame.samples)
         return convert(frame)
 
-    monkeypatch.setattr(media_sound, "_samples", count)
+    monkeypatch.setattr(media.sound, "_samples", count)
     sound = load_sound(path)
     for start in (0.0, 17_999.5, 35_998.0):
         assert sound.read(start, start + 2, rate).shape == (1, 32_000)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from examples.render_clip import render_clip
 from transformers_videollama import MediaError, load_image, load_sound, load_video, media_access
-from transformers_videollama.media_access import MediaAccess, restrict_media_access
+from transformers_videollama.media.access import MediaAccess, restrict_media_access
 
 
 LOADERS = (load_video, load_sound, load_image)

@@ -9,8 +9,8 @@ import pytest
 from test_media import decode_all
 
 from transformers_videollama.media import MediaError, load_video
-from transformers_videollama.media_files import local_file
-from transformers_videollama.media_frames import VideoFile
+from transformers_videollama.media.frames import VideoFile
+from transformers_videollama.media.sources import local_file
 
 
 OPEN_GROUPS = {"g": "20", "bf": "3", "x264-params": "open-gop=1"}

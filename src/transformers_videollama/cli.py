@@ -1,4 +1,4 @@
-"""The `videollama` command: ask about files, talk about them, serve answers, or prepare data for training."""
+"""The `videollama` command: ask about files, talk, serve answers, prepare data for training, convert checkpoints."""
 
 import argparse
 import json
@@ -8,6 +8,9 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from . import __version__
+from .convert.command import add_arguments as add_conversion_arguments
+from .convert.command import run as run_conversion
 from .tiny import TINY_CHECKPOINT
 
 
@@ -23,6 +26,7 @@ EPILOG = """examples:
   videollama ask before.jpg after.jpg "What has changed?" --model ./Video-LLaMA-2-7B-Finetuned --quantize 4bit
   videollama chat clip.mp4 --start 60 --end 90 --model ./Video-LLaMA-2-7B-Finetuned
   videollama serve --model ./Video-LLaMA-2-7B-Finetuned --port 8000
+  videollama convert original/ Video-LLaMA-2-7B-Finetuned
   videollama precompute webvid.csv features/ --format webvid --model ./Video-LLaMA-2-7B-Pretrained
 """
 
@@ -40,13 +44,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv (`Sequence[str]`, *optional*): Arguments; those of the process by default.
 
     Returns:
-        `int`: the exit status: 0, or 2 (through `SystemExit`, as argparse does) for wrong input.
+        `int`: the exit status: 0, or 2 (through `SystemExit`, as argparse does) for wrong input; of `convert`, as
+        [`~transformers_videollama.convert.command.run`].
     """
     parser = _parser()
     args = parser.parse_args(argv)
     if args.command == "ask" and len(args.inputs) + len(args.image) < 2:
         parser.error('ask takes files and a question, as in: videollama ask clip.mp4 "What is happening?"')
+    if args.command == "convert":
+        return run_conversion(args.parser, args)
+    from .registration import register  # the package leaves it to the command
+
     try:
+        register()
         if args.command in COMMANDS:
             COMMANDS[args.command](args)
             return 0
@@ -67,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     ask = commands.add_parser("ask", help="answer one question and end")
     ask.add_argument(
@@ -78,6 +89,9 @@ def _parser() -> argparse.ArgumentParser:
         _add_options(command)
     _add_serve_options(commands.add_parser("serve", help="answer OpenAI's clients over HTTP, until stopped"))
     _add_precompute_options(commands.add_parser("precompute", help="compute features of a dataset, to train from"))
+    convert = commands.add_parser("convert", help="convert original checkpoints into a folder that loads here")
+    convert.set_defaults(parser=convert)
+    add_conversion_arguments(convert)
     return parser
 
 
@@ -144,7 +158,7 @@ def _add_precompute_options(command: argparse.ArgumentParser) -> None:
 
 
 def _precompute(args: argparse.Namespace) -> None:
-    from .precompute import precompute
+    from .training.precompute import precompute
 
     cache = precompute(**{name: value for name, value in vars(args).items() if name != "command"})
     left_out = cache.unreadable()
@@ -157,7 +171,7 @@ def _precompute(args: argparse.Namespace) -> None:
 
 
 def _serve(args: argparse.Namespace) -> None:
-    from .serve import serve
+    from .serving import serve
 
     serve(args)
 
@@ -187,7 +201,7 @@ class _Talk:
     def _open(self, source: str, kind: str | None = None) -> dict[str, Any]:
         """A block of the conversation, which holds the opened medium."""
         from .media import load_image, load_sound, media_kind
-        from .media_files import local_file
+        from .media.sources import local_file
 
         file = source if os.path.isdir(source) else local_file(source)
         kind = kind or media_kind(file)

@@ -118,8 +118,7 @@ class VideoLlamaConversation:
 
     def _with_new(self, media: BatchFeature) -> dict[str, torch.Tensor]:
         """The features of all items, with those that a message brings."""
-        encode = self.model._prepare_multimodal_encoder_kwargs_for_generation
-        new = encode(dict(media.to(self.model.device, self.model.dtype)))["mm_encoder_outputs"]
+        new: dict[str, Any] = self.model.encode_media(media.to(self.model.device, self.model.dtype))
         features = dict(self._features)
         for modality, output in new.items():
             known = [features[modality]] if modality in features else []

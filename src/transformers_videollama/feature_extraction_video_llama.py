@@ -13,7 +13,7 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.utils import TensorType
 
 from .media import MediaError, Sound, load_sound
-from .media_files import in_parallel
+from .media.parallel import in_parallel
 
 
 __all__ = ["VideoLlamaFeatureExtractor"]

@@ -17,30 +17,19 @@ import torch
 from torch import nn
 from transformers import AutoModel, Blip2QFormerModel, Blip2VisionConfig, Blip2VisionModel
 from transformers import initialization as init
-from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
-from transformers.generation import GenerationMixin, StoppingCriteria, StoppingCriteriaList
-from transformers.masking_utils import create_masks_for_generate
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, ModelOutput
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
-from transformers.models.blip_2.modeling_blip_2 import eager_attention_forward
+from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
-from transformers.utils.generic import is_flash_attention_requested, merge_with_config_defaults
-from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+from transformers.utils.generic import is_flash_attention_requested
 
-from .configuration_video_llama import (
-    VideoLlamaAudioConfig,
-    VideoLlamaAudioVisionConfig,
-    VideoLlamaConfig,
-    VideoLlamaResamplerConfig,
-)
+from .configuration_video_llama import VideoLlamaConfig, VideoLlamaResamplerConfig
+from .generation_video_llama import MODALITY_INPUTS, VideoLlamaGenerationMixin
+from .modeling_imagebind import VideoLlamaAudioModel, VideoLlamaAudioVisionModel
 
 
 __all__ = [
-    "VideoLlamaAudioModel",
-    "VideoLlamaAudioVisionModel",
     "VideoLlamaCausalLMOutputWithPast",
     "VideoLlamaForConditionalGeneration",
     "VideoLlamaModel",
@@ -53,13 +42,6 @@ __all__ = [
 # Norm behind EVA-ViT-g. The library's BLIP-2 gives it the epsilon of the blocks (1e-6); the released weights were
 # trained with torch's default.
 POST_LAYERNORM_EPS = 1e-5
-
-# What the features of a modality are computed from: the arguments of `get_image_features` and its siblings
-MODALITY_INPUTS = {
-    "image": ("pixel_values", "image_frame_features"),
-    "video": ("pixel_values_videos", "video_frame_mask", "video_frame_features"),
-    "audio": ("input_features", "audio_clip_mask", "audio_pixel_values", "audio_clip_features"),
-}
 
 
 @dataclass
@@ -102,74 +84,6 @@ class VideoLlamaCausalLMOutputWithPast(ModelOutput):
     audio_hidden_states: torch.Tensor | None = None
 
 
-class VideoLlamaImageBindAttention(nn.Module):
-    """Attention of ImageBind's trunks. With `add_bias_kv`, a learned key and value stand behind those of the input."""
-
-    def __init__(self, config: VideoLlamaAudioConfig | VideoLlamaAudioVisionConfig):
-        super().__init__()
-        self.config = config
-        width = config.hidden_size
-        self.head_dim = width // config.num_attention_heads
-        self.scaling = self.head_dim**-0.5
-        self.is_causal = False
-        self.q_proj = nn.Linear(width, width)
-        self.k_proj = nn.Linear(width, width)
-        self.v_proj = nn.Linear(width, width)
-        self.out_proj = nn.Linear(width, width)
-        self.bias_k = nn.Parameter(torch.empty(1, 1, width)) if config.add_bias_kv else None
-        self.bias_v = nn.Parameter(torch.empty(1, 1, width)) if config.add_bias_kv else None
-
-    def forward(
-        self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
-        attended, weights = attend(
-            self,
-            self._heads(self.q_proj(hidden_states)),
-            self._heads(self.k_proj(hidden_states), self.bias_k),
-            self._heads(self.v_proj(hidden_states), self.bias_v),
-            attention_mask=None,
-            dropout=self.config.attention_dropout if self.training else 0.0,
-            scaling=self.scaling,
-            **kwargs,
-        )
-        return self.out_proj(attended.reshape(hidden_states.shape).contiguous()), weights
-
-    def _heads(self, states: torch.Tensor, learned: torch.Tensor | None = None) -> torch.Tensor:
-        """(N, S, D) -> (N, heads, S, head_dim), with the learned row behind the others where there is one."""
-        if learned is not None:
-            states = torch.cat((states, learned.to(states.dtype).expand(len(states), -1, -1)), dim=1)
-        return states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-
-
-class VideoLlamaImageBindMLP(nn.Module):
-    def __init__(self, config: VideoLlamaAudioConfig | VideoLlamaAudioVisionConfig):
-        super().__init__()
-        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.activation_fn = ACT2FN[config.hidden_act]
-        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.fc2(self.activation_fn(self.fc1(hidden_states)))
-
-
-class VideoLlamaImageBindLayer(GradientCheckpointingLayer):
-    """A pre-norm transformer block."""
-
-    def __init__(self, config: VideoLlamaAudioConfig | VideoLlamaAudioVisionConfig):
-        super().__init__()
-        self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.self_attn = VideoLlamaImageBindAttention(config)
-        self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.mlp = VideoLlamaImageBindMLP(config)
-
-    def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
-        hidden_states = hidden_states + self.self_attn(self.layer_norm1(hidden_states), **kwargs)[0]
-        return hidden_states + self.mlp(self.layer_norm2(hidden_states))
-
-
 class VideoLlamaPreTrainedModel(PreTrainedModel):
     config: VideoLlamaConfig
     base_model_prefix = "model"
@@ -186,137 +100,8 @@ class VideoLlamaPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, VideoLlamaImageBindAttention):
-            learned = [module.bias_k, module.bias_v]
-        elif isinstance(module, VideoLlamaImageBindModel):
-            learned = [module.class_embedding, module.position_embedding]
-        elif isinstance(module, VideoLlamaResampler | VideoLlamaModel):
-            learned = [module.query_tokens]
-        else:
-            learned = []
-        for parameter in learned:
-            if parameter is not None:
-                init.normal_(parameter, mean=0.0, std=self.config.initializer_range)
-
-
-class VideoLlamaImageBindModel(VideoLlamaPreTrainedModel):
-    """
-    What ImageBind's trunks have in common: class token, positions, blocks, and the head that maps the class token
-    into the joint space. A subclass builds the `stem`, which turns its input into patch embeddings (N, patches, D).
-    """
-
-    _can_record_outputs = {
-        "hidden_states": VideoLlamaImageBindLayer,
-        "attentions": OutputRecorder(VideoLlamaImageBindAttention, index=1),
-    }
-
-    def __init__(self, config: VideoLlamaAudioConfig | VideoLlamaAudioVisionConfig, num_patches: int):
-        super().__init__(config)
-        self.class_embedding = nn.Parameter(torch.empty(1, 1, config.hidden_size))
-        self.position_embedding = nn.Parameter(torch.empty(1, num_patches + 1, config.hidden_size))
-        self.layers = nn.ModuleList([VideoLlamaImageBindLayer(config) for _ in range(config.num_hidden_layers)])
-        self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.projection = nn.Linear(config.hidden_size, config.projection_dim, bias=False)
-
-    def _encode(self, patches: torch.Tensor, scale: float = 1.0, **kwargs) -> BaseModelOutputWithPooling:
-        """(N, patches, D) -> last_hidden_state (N, 1 + patches, D), pooler_output (N, joint width) of norm `scale`"""
-        # A device map may put these two elsewhere than the stem
-        class_embedding, positions = (p.to(patches.device) for p in (self.class_embedding, self.position_embedding))
-        hidden_states = torch.cat((class_embedding.expand(len(patches), -1, -1), patches), dim=1)
-        hidden_states = self._embed(hidden_states + positions)
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, **kwargs)
-        hidden_states = self.post_layernorm(hidden_states)
-        embeddings = scale * nn.functional.normalize(self.projection(hidden_states[:, 0]), dim=-1)
-        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=embeddings)
-
-    def _embed(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Hook for what stands between the positions and the first block."""
-        return embeddings
-
-
-class VideoLlamaAudioModel(VideoLlamaImageBindModel):
-    """
-    ImageBind's audio trunk and head: a clip of sound becomes one vector of norm `config.logit_scale`.
-    """
-
-    config: VideoLlamaAudioConfig
-    config_class = VideoLlamaAudioConfig
-    main_input_name = "input_features"
-    input_modalities = ("audio",)
-
-    def __init__(self, config: VideoLlamaAudioConfig):
-        sides = (config.num_mel_bins, config.num_mel_frames)
-        rows, columns = ((side - config.patch_size) // config.patch_stride + 1 for side in sides)
-        super().__init__(config, num_patches=rows * columns)
-        self.patch_embedding = nn.Conv2d(
-            1, config.hidden_size, kernel_size=config.patch_size, stride=config.patch_stride, bias=False
-        )
-        self.stem_layernorm = nn.LayerNorm(config.hidden_size, eps=config.stem_layer_norm_eps)
-        self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.patch_embedding
-
-    @merge_with_config_defaults
-    @capture_outputs(tie_last_hidden_states=False)
-    def forward(
-        self, input_features: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
-    ) -> tuple | BaseModelOutputWithPooling:
-        """
-        Args:
-            input_features (`torch.Tensor` of shape `(N, num_mel_bins, num_mel_frames)`, float): normalised log-mel
-                spectrograms of N clips.
-
-        Returns:
-            [`BaseModelOutputWithPooling`]: `last_hidden_state` (N, 1 + patches, hidden_size) and `pooler_output`
-            (N, projection_dim), the clips' embeddings, of norm `logit_scale`.
-        """
-        features = input_features.unsqueeze(1).to(self.patch_embedding.weight.dtype)
-        patches = self.stem_layernorm(self.patch_embedding(features).flatten(2).transpose(1, 2))
-        return self._encode(patches, scale=self.config.logit_scale, **kwargs)
-
-
-class VideoLlamaAudioVisionModel(VideoLlamaImageBindModel):
-    """
-    ImageBind's vision trunk and head: a frame becomes one unit vector in the space of the sounds. ImageBind shows it
-    every picture twice, as a two-frame clip; the kernel here is the sum of the two temporal halves, which is the same.
-    """
-
-    config: VideoLlamaAudioVisionConfig
-    config_class = VideoLlamaAudioVisionConfig
-    main_input_name = "pixel_values"
-    input_modalities = ("image",)
-
-    def __init__(self, config: VideoLlamaAudioVisionConfig):
-        super().__init__(config, num_patches=(config.image_size // config.patch_size) ** 2)
-        self.patch_embedding = nn.Conv2d(
-            3, config.hidden_size, kernel_size=config.patch_size, stride=config.patch_size, bias=False
-        )
-        self.pre_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.patch_embedding
-
-    def _embed(self, embeddings: torch.Tensor) -> torch.Tensor:
-        return self.pre_layernorm(embeddings)
-
-    @merge_with_config_defaults
-    @capture_outputs(tie_last_hidden_states=False)
-    def forward(
-        self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
-    ) -> tuple | BaseModelOutputWithPooling:
-        """
-        Args:
-            pixel_values (`torch.Tensor` of shape `(N, 3, image_size, image_size)`, float): normalised frames.
-
-        Returns:
-            [`BaseModelOutputWithPooling`]: `last_hidden_state` (N, 1 + patches, hidden_size) and `pooler_output`
-            (N, projection_dim), the frames' embeddings, of norm 1.
-        """
-        pixels = pixel_values.to(self.patch_embedding.weight.dtype)
-        return self._encode(self.patch_embedding(pixels).flatten(2).transpose(1, 2), **kwargs)
+        if isinstance(module, VideoLlamaResampler | VideoLlamaModel):
+            init.normal_(module.query_tokens, mean=0.0, std=self.config.initializer_range)
 
 
 class VideoLlamaVisionModel(Blip2VisionModel):
@@ -754,21 +539,7 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         return getattr(self, f"get_{modality}_features")(**inputs, return_dict=True).pooler_output
 
 
-class TokenSequenceCriteria(StoppingCriteria):
-    """Ends a sequence whose newest tokens are one of the given runs, such as the two ways to tokenise "###"."""
-
-    def __init__(self, sequences: list[list[int]]):
-        self.sequences = sequences
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.Tensor, **kwargs) -> torch.Tensor:
-        done = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-        for sequence in self.sequences:
-            end = torch.tensor(sequence, device=input_ids.device)
-            done |= (input_ids[:, -len(sequence) :] == end).all(dim=1)
-        return done
-
-
-class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMixin):
+class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, VideoLlamaGenerationMixin):
     """Video-LLaMA with its language modelling head: loss, `generate`, and the features of [`VideoLlamaModel`]."""
 
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
@@ -877,60 +648,6 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, GenerationMi
             video_hidden_states=outputs.video_hidden_states,
             audio_hidden_states=outputs.audio_hidden_states,
         )
-
-    @staticmethod
-    def create_masks_for_generate(config: VideoLlamaConfig, attention_mask: torch.Tensor | None = None, **kwargs):
-        """
-        As the library's, which `generate` calls ahead of time for static caches. It takes the result for a tensor,
-        which a mask of flex attention is not, so that one is left to the forward pass.
-        """
-        if config.get_text_config()._attn_implementation == "flex_attention":
-            return attention_mask
-        return create_masks_for_generate(config=config, attention_mask=attention_mask, **kwargs)
-
-    def compute_transition_scores(self, sequences, scores, *args, **kwargs) -> torch.Tensor:
-        """As the library's, which counts on a score for every row of the vocabulary."""
-        missing = self.config.text_config.vocab_size - scores[0].shape[-1]
-        scores = tuple(nn.functional.pad(score, (0, missing), value=-torch.inf) for score in scores)
-        return super().compute_transition_scores(sequences, scores, *args, **kwargs)
-
-    def _prepare_multimodal_encoder_kwargs_for_generation(self, model_kwargs: dict) -> dict:
-        """Encodes all items before the prefill; the library's own knows neither sound nor features of frames."""
-        computed = dict(model_kwargs.get("mm_encoder_outputs") or {})
-        for modality, names in MODALITY_INPUTS.items():
-            given = {name: model_kwargs.pop(name, None) for name in names}
-            if all(value is None for name, value in given.items() if not name.endswith("_mask")):
-                continue
-            if computed.get(modality) is not None:
-                raise ValueError(f"raw {modality} inputs and mm_encoder_outputs[{modality!r}] cannot both be given")
-            computed[modality] = getattr(self, f"get_{modality}_features")(**given, return_dict=True)
-        model_kwargs["mm_encoder_outputs"] = computed
-        return model_kwargs
-
-    def _expand_multimodal_outputs(self, input_ids, mm_encoder_output, expand_size=1, inputs_embeds=None) -> dict:
-        """
-        Repeats the features for `expand_size` copies of every prompt (beams, several answers): prompts may hold any
-        number of items of every modality, so each copy gets all items of its prompt, in their order.
-        """
-        if input_ids is not None and input_ids.numel() == 0:  # how generation begins from embeddings
-            input_ids = None
-        expanded = {}
-        for modality, outputs in mm_encoder_output.items():
-            features = torch.stack(list(outputs.pooler_output))
-            mask = self.model.get_placeholder_mask(input_ids, inputs_embeds, features, modality)
-            items = (mask.sum(dim=(1, 2)) // features.shape[1]).tolist()
-            groups = features.split(items)
-            copies = torch.cat([group for group in groups for _ in range(expand_size)])
-            expanded[modality] = BaseModelOutputWithPooling(pooler_output=copies)
-        return expanded
-
-    def _get_stopping_criteria(self, generation_config, *args, **kwargs) -> StoppingCriteriaList:
-        """Adds `generation_config.stop_sequences`, a list of runs of token ids that end an answer."""
-        criteria = super()._get_stopping_criteria(generation_config, *args, **kwargs)
-        sequences = getattr(generation_config, "stop_sequences", None)
-        if sequences:
-            criteria.append(TokenSequenceCriteria(sequences))
-        return criteria
 
 
 def _is_trained(part: nn.Module) -> bool:

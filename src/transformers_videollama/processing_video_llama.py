@@ -12,9 +12,10 @@ from transformers.tokenization_utils_base import BatchEncoding
 from transformers.utils import logging
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from .chat_media import EncodedMedia, OpenedMedia
+from .conversations import OpenedMedia
 from .feature_extraction_video_llama import Downmix, as_list_of_sounds
 from .media import load_image
+from .messages import EncodedMedia
 from .video_processing_video_llama import VideoLlamaVideoProcessorKwargs, as_list_of_videos, pad_steps
 
 

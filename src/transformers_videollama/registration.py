@@ -1,5 +1,9 @@
 """Makes the Auto classes, the pipelines and the engines that look classes up by name know Video-LLaMA."""
 
+import gc
+import sys
+from types import ModuleType
+
 import transformers
 from transformers import (
     AutoConfig,
@@ -67,9 +71,19 @@ def register() -> None:
     modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES["video_llama"] = "VideoLlamaForConditionalGeneration"
     # the Trainer shifts labels under label smoothing only for classes that stand here
     modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["video_llama"] = "VideoLlamaForConditionalGeneration"
-    # Engines look the architecture up in the library, whose processing_utils makes the top module anew: who imported
-    # `transformers` earlier holds another one than who did later. What both share is their class.
-    setattr(type(transformers), VideoLlamaForConditionalGeneration.__name__, VideoLlamaForConditionalGeneration)
+    # engines look the architecture up in the library by its name
+    for module in _library_modules():
+        setattr(module, VideoLlamaForConditionalGeneration.__name__, VideoLlamaForConditionalGeneration)
+
+
+def _library_modules() -> list[ModuleType]:
+    """
+    The library's top module, as often as it was made: `transformers.processing_utils` executes `__init__` anew, and
+    who imported the library before keeps the former object, which `sys.modules` does not have any more.
+    """
+    kind = type(transformers)
+    made = [module for module in gc.get_referrers(kind) if type(module) is kind and module.__name__ == "transformers"]
+    return [*made, transformers, sys.modules["transformers"]]
 
 
 def _register_config(config_class: type[PreTrainedConfig]) -> None:

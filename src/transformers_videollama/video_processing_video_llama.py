@@ -17,7 +17,7 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from .media import DEFAULT_NUM_FRAMES, Sampling, Video, load_video
-from .media_files import in_parallel
+from .media.parallel import in_parallel
 
 
 __all__ = ["VideoLlamaVideoProcessor", "VideoLlamaVideoProcessorKwargs"]

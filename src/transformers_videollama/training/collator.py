@@ -9,9 +9,9 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers.utils import logging
 
-from ..chat_media import SOURCE_KEYS, EncodedMedia, block_kind, block_source
 from ..chat_templates import load_chat_template
 from ..media import Video, load_image
+from ..messages import SOURCE_KEYS, EncodedMedia, block_kind, block_source
 from ..processing_video_llama import VideoLlamaProcessor
 from ..video_processing_video_llama import SAMPLING_OPTIONS
 from .augmentation import random_crop

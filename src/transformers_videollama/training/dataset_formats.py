@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TextIO
 
-from ..chat_media import SOURCE_KEYS, block_kind, block_source
+from ..messages import SOURCE_KEYS, block_kind, block_source
 
 
 __all__ = ["DATASET_FORMATS", "DatasetError", "read_rows"]

@@ -29,7 +29,7 @@ from safetensors.torch import save_file
 from torch.utils.data import Dataset
 from transformers.utils import logging
 
-from ..chat_media import SOURCE_KEYS, EncodedMedia
+from ..messages import SOURCE_KEYS, EncodedMedia
 from ..modeling_video_llama import VideoLlamaModel
 from ..processing_video_llama import VideoLlamaProcessor
 from .datasets import file_checksum, import_datasets

@@ -14,15 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from .media_files import (
-    MediaError,
-    MediaFile,
-    declared_seconds,
-    import_or_explain,
-    is_cover_art,
-    open_container,
-)
-from .media_sound import sound_of
+from .containers import declared_seconds, is_cover_art, open_container
+from .errors import MediaError, import_or_explain
+from .sound import sound_of
+from .sources import MediaFile
 
 
 __all__ = ["MAX_FRAME_BYTES", "VideoFile"]

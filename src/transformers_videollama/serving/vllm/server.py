@@ -11,8 +11,8 @@ from typing import Any
 
 from vllm.multimodal.media import MEDIA_CONNECTOR_REGISTRY, MediaConnector
 
-from ..media_files import local_file
-from ..serve import HEALTH, MODELS, RequestLimits
+from ...media.sources import local_file
+from ..limits import HEALTH, MODELS, RequestLimits
 
 
 __all__ = ["LimitedMediaConnector", "ServerLimits", "serve_with_vllm"]
@@ -49,8 +49,8 @@ def serve_with_vllm(args: Namespace) -> None:
     Answer until stopped.
 
     Args:
-        args (`Namespace`): as [`~transformers_videollama.serve.serve`] takes them; `engine_options` are further words
-            of vLLM's command line.
+        args (`Namespace`): as [`~transformers_videollama.serving.serve`] takes them; `engine_options` are
+            further words of vLLM's command line.
     """
     ServerLimits.limits = {
         "max_bytes": args.max_upload << 20,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers_videollama.chat_templates import PromptStyle
+from ..chat_templates import PromptStyle
 
 
 __all__ = ["DTYPES", "STYLES", "ConversionOptions"]

@@ -1,6 +1,6 @@
 """vLLM's plugin: makes vLLM serve Video-LLaMA with its Transformers backend. vLLM finds and loads it by itself."""
 
-from ..modeling_video_llama import VideoLlamaForConditionalGeneration
+from ...modeling_video_llama import VideoLlamaForConditionalGeneration
 
 
 __all__ = ["register"]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from vllm.multimodal.video import VIDEO_LOADER_REGISTRY, VideoLoader
 
-from ..media import Sampling, load_video
+from ...media import Sampling, load_video
 
 
 __all__ = ["VIDEO_LOADER", "VideoLlamaVideoLoader"]

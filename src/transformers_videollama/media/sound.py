@@ -12,29 +12,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
 
-from .media_files import (
-    ARRAYS,
-    SLACK,
-    MediaError,
-    MediaFile,
-    about,
-    as_numpy,
-    declared_seconds,
-    ffmpeg_errors,
-    local_file,
-    open_container,
-    open_unguarded,
-    span_within,
-)
+from .containers import SLACK, declared_seconds, ffmpeg_errors, open_container, open_unguarded
+from .errors import MediaError, about
+from .images import ARRAYS, as_numpy
+from .resampling import filter_width, resample
+from .sampling import span_within
+from .sources import MediaFile, local_file
 
 
 __all__ = ["Sound", "load_sound", "sound_of"]
 
 _PREROLL = 1.0  # seconds decoded and dropped before a window of sound: lossy codecs need what came before
-_FILTER_ZEROS, _FILTER_ROLLOFF = 6, 0.99  # of resampling, torchaudio's defaults
-_MAX_FILTER_SIZE = 1 << 24  # weights of a resampling filter; 44.1 to 16 kHz has 76,000
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,10 +77,10 @@ class Sound:
         """
         divisor = math.gcd(self.sampling_rate, sampling_rate)
         old, new = self.sampling_rate // divisor, sampling_rate // divisor
-        margin = math.ceil(_filter_width(old, new) / old) + 1
+        margin = math.ceil(filter_width(old, new) / old) + 1
         period = max(0, first // new - margin)
         native = self.track.read(period * old, (math.ceil(stop / new) + margin) * old)
-        return _resample(native, old, new)[:, first - period * new : stop - period * new]
+        return resample(native, old, new)[:, first - period * new : stop - period * new]
 
     def cut(self, start: float | None, end: float | None) -> "Sound":
         """What this sound has of the span `[start, end)`, in seconds; possibly nothing."""
@@ -114,7 +103,7 @@ def load_sound(
             (channels, samples), float in -1..1 or int16; a `Sound`.
         sampling_rate (`int`, *optional*): of samples that come decoded, 16000 by default; a file has its own.
         start, end (`float` seconds, *optional*): the span to open; an `end` behind the sound is its end.
-        timeout (`float`, *optional*): seconds for a download; `media_files.DOWNLOAD_TIMEOUT`, 60, by default.
+        timeout (`float`, *optional*): seconds for a download; `media.sources.DOWNLOAD_TIMEOUT`, 60, by default.
 
     Raises:
         MediaError: no sound stream, no samples, or a `sampling_rate` that is not the source's.
@@ -274,35 +263,3 @@ def _as_float(samples: np.ndarray) -> np.ndarray:
         return samples.astype(np.float32)
     zero, scale = (128, 128) if samples.dtype == np.uint8 else (0, 2.0 ** (8 * samples.itemsize - 1))
     return ((samples - np.float64(zero)) / scale).astype(np.float32)
-
-
-def _filter_width(old: int, new: int) -> int:
-    """Half the width of the resampling filter, in native samples."""
-    return 0 if old == new else math.ceil(_FILTER_ZEROS * old / (min(old, new) * _FILTER_ROLLOFF))
-
-
-@functools.lru_cache(maxsize=16)
-def _resampling_filter(old: int, new: int) -> torch.Tensor:
-    """Weights of shape (new, 1, 2 * width + old): of the native samples around each of `new` samples."""
-    width, cutoff = _filter_width(old, new), min(old, new) * _FILTER_ROLLOFF
-    if new * (2 * width + old) > _MAX_FILTER_SIZE:
-        raise MediaError(f"cannot resample at the ratio {old}:{new}; convert it to a usual sampling rate")
-    # In float32, as torchaudio has it: in float64 the result would differ by up to 2e-5.
-    native = torch.arange(-width, width + old, dtype=torch.float32, device="cpu") / old
-    wanted = torch.arange(new, dtype=torch.float32, device="cpu")[:, None] / new
-    times = ((native - wanted) * cutoff).clamp(-_FILTER_ZEROS, _FILTER_ZEROS)
-    hann = torch.cos(times * math.pi / _FILTER_ZEROS / 2) ** 2
-    return (torch.sinc(times) * hann * (cutoff / old))[:, None]
-
-
-def _resample(samples: np.ndarray, old: int, new: int) -> np.ndarray:
-    """Windowed-sinc resampling of (channels, samples), the same numbers as `torchaudio.functional.resample`.
-
-    Not torchaudio itself: its wheels are tied to one torch build each, and numbers would depend on what is installed.
-    """
-    if old == new:
-        return samples
-    width = _filter_width(old, new)
-    padded = torch.nn.functional.pad(torch.from_numpy(np.ascontiguousarray(samples)), (width, width + old))
-    resampled = torch.nn.functional.conv1d(padded[:, None], _resampling_filter(old, new), stride=old)
-    return resampled.transpose(1, 2).flatten(1)[:, : math.ceil(new * samples.shape[1] / old)].numpy()

@@ -12,11 +12,11 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from tqdm import tqdm
 from transformers import AutoConfig, AutoProcessor
 
-from .chat_media import SOURCE_KEYS
-from .modeling_video_llama import VideoLlamaModel
-from .training.collator import STEP_MASKS, VideoLlamaDataCollator
-from .training.datasets import file_checksum, load_messages
-from .training.feature_cache import Branch, FeatureCache, FeatureCacheError, feature_header
+from ..messages import SOURCE_KEYS
+from ..modeling_video_llama import VideoLlamaModel
+from .collator import STEP_MASKS, VideoLlamaDataCollator
+from .datasets import file_checksum, load_messages
+from .feature_cache import Branch, FeatureCache, FeatureCacheError, feature_header
 
 
 __all__ = ["precompute"]

@@ -8,8 +8,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
-from transformers_videollama.configuration_video_llama import VideoLlamaConfig
-
+from ..configuration_video_llama import VideoLlamaConfig
 from .errors import ConversionError
 from .headers import Headers
 from .surgery import Vocabulary

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
-from transformers_videollama.configuration_video_llama import VideoLlamaConfig
-from transformers_videollama.modeling_video_llama import VideoLlamaForConditionalGeneration
-
+from ..configuration_video_llama import VideoLlamaConfig
+from ..modeling_video_llama import VideoLlamaForConditionalGeneration
 from .errors import ConversionError
 from .headers import Headers
 from .key_tables import (

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from transformers_videollama.processing_video_llama import PLACEHOLDER_TOKENS
-
+from ..processing_video_llama import PLACEHOLDER_TOKENS
 from .errors import ConversionError
 
 

@@ -8,9 +8,8 @@ import torch
 from huggingface_hub import HfApi
 from transformers import PreTrainedConfig
 
-from transformers_videollama.chat_templates import PromptStyle
-from transformers_videollama.configuration_video_llama import VideoLlamaConfig
-
+from ..chat_templates import PromptStyle
+from ..configuration_video_llama import VideoLlamaConfig
 from .checkpoints import Checkpoint, DeltaCheckpoint, FileCheckpoint, FolderCheckpoint
 from .errors import ConversionError
 from .gguf_checkpoint import GgufCheckpoint

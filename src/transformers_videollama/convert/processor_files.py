@@ -5,13 +5,12 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 
-from transformers_videollama.chat_templates import PromptStyle, load_chat_template
-from transformers_videollama.configuration_video_llama import VideoLlamaConfig
-from transformers_videollama.feature_extraction_video_llama import VideoLlamaFeatureExtractor
-from transformers_videollama.image_processing_video_llama import VideoLlamaImageProcessor
-from transformers_videollama.processing_video_llama import PLACEHOLDER_TOKENS, VideoLlamaProcessor
-from transformers_videollama.video_processing_video_llama import VideoLlamaVideoProcessor
-
+from ..chat_templates import PromptStyle, load_chat_template
+from ..configuration_video_llama import VideoLlamaConfig
+from ..feature_extraction_video_llama import VideoLlamaFeatureExtractor
+from ..image_processing_video_llama import VideoLlamaImageProcessor
+from ..processing_video_llama import PLACEHOLDER_TOKENS, VideoLlamaProcessor
+from ..video_processing_video_llama import VideoLlamaVideoProcessor
 from .language_model import library_arguments
 
 

@@ -1,0 +1,22 @@
+"""
+Original Video-LLaMA checkpoints -> a folder that `from_pretrained` loads.
+
+    videollama convert SOURCE OUTPUT
+
+From Python: [`convert`] with [`ConversionOptions`]. The way back, for the two trained branches:
+[`original_branch_state`].
+"""
+
+import lazy_loader
+
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "branches": ["original_branch_state"],
+        "errors": ["ConversionError"],
+        "options": ["ConversionOptions"],
+        "pipeline": ["convert"],
+        "plan": ["plan_conversion"],
+    },
+)

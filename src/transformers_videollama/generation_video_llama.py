@@ -1,0 +1,117 @@
+"""What `generate` needs besides the network: encoding ahead, expansion for beams, stop sequences."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.generation import GenerationMixin, StoppingCriteria, StoppingCriteriaList
+from transformers.masking_utils import create_masks_for_generate
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from .configuration_video_llama import VideoLlamaConfig
+
+
+__all__ = ["MODALITY_INPUTS", "TokenSequenceCriteria", "VideoLlamaGenerationMixin"]
+
+# What the features of a modality are computed from: the arguments of `get_image_features` and its siblings
+MODALITY_INPUTS = {
+    "image": ("pixel_values", "image_frame_features"),
+    "video": ("pixel_values_videos", "video_frame_mask", "video_frame_features"),
+    "audio": ("input_features", "audio_clip_mask", "audio_pixel_values", "audio_clip_features"),
+}
+
+
+class TokenSequenceCriteria(StoppingCriteria):
+    """Ends a sequence whose newest tokens are one of the given runs, such as the two ways to tokenise "###"."""
+
+    def __init__(self, sequences: list[list[int]]):
+        self.sequences = sequences
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.Tensor, **kwargs) -> torch.Tensor:
+        done = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        for sequence in self.sequences:
+            end = torch.tensor(sequence, device=input_ids.device)
+            done |= (input_ids[:, -len(sequence) :] == end).all(dim=1)
+        return done
+
+
+class VideoLlamaGenerationMixin(GenerationMixin):
+    """The library's, for prompts with any number of items of every modality."""
+
+    config: VideoLlamaConfig
+    model: Any
+
+    @staticmethod
+    def create_masks_for_generate(config: VideoLlamaConfig, attention_mask: torch.Tensor | None = None, **kwargs):
+        """
+        As the library's, which `generate` calls ahead of time for static caches. It takes the result for a tensor,
+        which a mask of flex attention is not, so that one is left to the forward pass.
+        """
+        if config.get_text_config()._attn_implementation == "flex_attention":
+            return attention_mask
+        return create_masks_for_generate(config=config, attention_mask=attention_mask, **kwargs)
+
+    def compute_transition_scores(self, sequences, scores, *args, **kwargs) -> torch.Tensor:
+        """As the library's, which counts on a score for every row of the vocabulary."""
+        missing = self.config.text_config.vocab_size - scores[0].shape[-1]
+        scores = tuple(nn.functional.pad(score, (0, missing), value=-torch.inf) for score in scores)
+        return super().compute_transition_scores(sequences, scores, *args, **kwargs)
+
+    def encode_media(self, inputs: Mapping[str, Any]) -> dict[str, BaseModelOutputWithPooling]:
+        """
+        Encodes all items of the model's inputs, so that several calls of `generate` or `forward` can share the result.
+
+        Args:
+            inputs (`dict`): What `forward` takes: `pixel_values`, `pixel_values_videos`, `video_frame_mask`,
+                `input_features`, ... The rest is not looked at, and nothing is changed.
+
+        Returns:
+            `dict` from "image", "video" and "audio" to the outputs of `get_*_features`, of the modalities that there
+            are items of: the `mm_encoder_outputs` of `forward` and `generate`.
+
+        Raises:
+            ValueError: as the `get_*_features`.
+        """
+        outputs = {}
+        for modality, names in MODALITY_INPUTS.items():
+            given = {name: inputs.get(name) for name in names}
+            if any(value is not None for name, value in given.items() if not name.endswith("_mask")):
+                outputs[modality] = getattr(self, f"get_{modality}_features")(**given, return_dict=True)
+        return outputs
+
+    def _prepare_multimodal_encoder_kwargs_for_generation(self, model_kwargs: dict) -> dict:
+        """Encodes all items before the prefill; the library's own knows neither sound nor features of frames."""
+        computed = model_kwargs.get("mm_encoder_outputs") or {}
+        given = {name: model_kwargs.pop(name, None) for names in MODALITY_INPUTS.values() for name in names}
+        encoded = self.encode_media(given)
+        for modality in encoded:
+            if computed.get(modality) is not None:
+                raise ValueError(f"raw {modality} inputs and mm_encoder_outputs[{modality!r}] cannot both be given")
+        model_kwargs["mm_encoder_outputs"] = {**computed, **encoded}
+        return model_kwargs
+
+    def _expand_multimodal_outputs(self, input_ids, mm_encoder_output, expand_size=1, inputs_embeds=None) -> dict:
+        """
+        Repeats the features for `expand_size` copies of every prompt (beams, several answers): prompts may hold any
+        number of items of every modality, so each copy gets all items of its prompt, in their order.
+        """
+        if input_ids is not None and input_ids.numel() == 0:  # how generation begins from embeddings
+            input_ids = None
+        expanded = {}
+        for modality, outputs in mm_encoder_output.items():
+            features = torch.stack(list(outputs.pooler_output))
+            mask = self.model.get_placeholder_mask(input_ids, inputs_embeds, features, modality)
+            items = (mask.sum(dim=(1, 2)) // features.shape[1]).tolist()
+            groups = features.split(items)
+            copies = torch.cat([group for group in groups for _ in range(expand_size)])
+            expanded[modality] = BaseModelOutputWithPooling(pooler_output=copies)
+        return expanded
+
+    def _get_stopping_criteria(self, generation_config, *args, **kwargs) -> StoppingCriteriaList:
+        """Adds `generation_config.stop_sequences`, a list of runs of token ids that end an answer."""
+        criteria = super()._get_stopping_criteria(generation_config, *args, **kwargs)
+        sequences = getattr(generation_config, "stop_sequences", None)
+        if sequences:
+            criteria.append(TokenSequenceCriteria(sequences))
+        return criteria

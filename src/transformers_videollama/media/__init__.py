@@ -1,0 +1,26 @@
+"""Opens files, addresses, bytes and arrays: pixels, times, sound. All of the package that decodes media."""
+
+from .access import MediaAccess, restrict_media_access
+from .errors import MediaError
+from .frames import MAX_FRAME_BYTES
+from .images import load_image
+from .sampling import DEFAULT_NUM_FRAMES, Sampling, sample_indices
+from .sound import Sound, load_sound
+from .video import Video, load_video, media_kind
+
+
+__all__ = [
+    "DEFAULT_NUM_FRAMES",
+    "MAX_FRAME_BYTES",
+    "MediaAccess",
+    "MediaError",
+    "Sampling",
+    "Sound",
+    "Video",
+    "load_image",
+    "load_sound",
+    "load_video",
+    "media_kind",
+    "restrict_media_access",
+    "sample_indices",
+]

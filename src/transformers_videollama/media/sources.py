@@ -1,0 +1,140 @@
+"""Finds the file behind a path, an address or bytes. A slow server is an error: never an endless wait."""
+
+import base64
+import concurrent.futures
+import http.client
+import os
+import tempfile
+import threading
+import urllib.parse
+import urllib.request
+import weakref
+from pathlib import Path
+from typing import Any
+
+from .access import media_access
+from .errors import MediaError, about
+
+
+__all__ = ["DOWNLOAD_TIMEOUT", "MAX_DOWNLOAD_BYTES", "MediaFile", "is_folder", "local_file"]
+
+DOWNLOAD_TIMEOUT = 60.0  # seconds for a whole download, from looking up the name to the last byte
+MAX_DOWNLOAD_BYTES = 2 << 30
+_DOWNLOAD_ERRORS = (OSError, ValueError, http.client.HTTPException)
+
+
+class MediaFile:
+    """A local file and what messages call it; a temporary one is removed with its last user."""
+
+    def __init__(self, name: str, path: str | None = None):
+        self.name, self.path = name, path or ""
+        if path is None:
+            descriptor, self.path = tempfile.mkstemp(prefix="videollama-")
+            os.close(descriptor)
+            weakref.finalize(self, Path(self.path).unlink, missing_ok=True)
+
+    def __deepcopy__(self, memo: dict) -> "MediaFile":
+        return self  # a copy would not keep a temporary file
+
+
+def local_file(source: Any, timeout: float | None = None) -> MediaFile:
+    """The file that `source` names, or a temporary one with what it holds; one that was found before is returned."""
+    if isinstance(source, MediaFile):
+        return source
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _file_of_bytes(source, f"<{len(source)} bytes>")
+    if not isinstance(source, (str, os.PathLike)):
+        raise MediaError(f"got {type(source).__name__}, expected a path, a URL, bytes, an array or decoded media")
+    text = os.fsdecode(source)
+    scheme = text.partition(":")[0].lower()
+    if scheme in ("http", "https"):
+        return _download(text, DOWNLOAD_TIMEOUT if timeout is None else timeout)
+    if scheme == "data":
+        return _file_of_data_uri(text)
+    path = urllib.request.url2pathname(urllib.parse.urlsplit(text).path) if scheme == "file" else text
+    file = MediaFile(text[:200], os.path.abspath(path))  # absolute: FFmpeg would take "a:b.mp4" for a protocol
+    with about(file.name):
+        _check_access(path)
+        if os.path.isdir(path):
+            raise MediaError("is a folder, expected a file; only a video can be a folder, of frames")
+        if not os.path.isfile(path):
+            raise MediaError("does not exist, or is not a regular file")
+        if os.path.getsize(path) == 0:
+            raise MediaError("is empty (0 bytes)")
+    return file
+
+
+def is_folder(source: Any) -> bool:
+    """Whether `source` names a folder, such as one of frames."""
+    if not isinstance(source, (str, os.PathLike)) or not os.path.isdir(source):
+        return False
+    with about(os.fsdecode(source)[:200]):
+        _check_access(source)
+    return True
+
+
+def _check_access(path: str | os.PathLike) -> None:
+    if not media_access().allows_file(path):
+        raise MediaError("local files are not allowed here, or not of this folder; send the content, or an address")
+
+
+def _file_of_bytes(data: bytes | bytearray | memoryview, name: str) -> MediaFile:
+    if not data:
+        raise MediaError(f"{name}: holds no bytes")
+    file = MediaFile(name)
+    Path(file.path).write_bytes(data)
+    return file
+
+
+def _file_of_data_uri(uri: str) -> MediaFile:
+    header, _, payload = uri.partition(",")
+    try:
+        if not header.endswith(";base64"):
+            raise ValueError("expected 'data:<type>;base64,<data>'")
+        return _file_of_bytes(base64.b64decode(payload, validate=True), header[:40])
+    except ValueError as error:
+        raise MediaError(f"the data URI {header[:40]!r} cannot be decoded: {error}") from error
+
+
+def _download(url: str, timeout: float) -> MediaFile:
+    """Fetch `url` within `timeout` seconds.
+
+    A thread fetches, so that the deadline also holds while the name is looked up and while headers drip in, where
+    sockets know no deadline.
+    """
+    file = MediaFile(url.partition("?")[0])  # a query often holds a signature
+    path = file.path  # the thread may outlive the file
+    done: concurrent.futures.Future = concurrent.futures.Future()
+    given_up = threading.Event()
+
+    def fetch() -> None:
+        try:
+            _fetch(url, path, timeout + 1, given_up)  # + 1: the deadline below is the first to pass
+            done.set_result(None)
+        except _DOWNLOAD_ERRORS as error:
+            done.set_exception(error)
+
+    threading.Thread(target=fetch, daemon=True).start()
+    try:
+        done.result(timeout)
+    except (TimeoutError, concurrent.futures.TimeoutError) as error:
+        raise MediaError(f"{file.name}: not here after {timeout} s; download it first, or raise timeout") from error
+    except _DOWNLOAD_ERRORS as error:
+        raise MediaError(f"{file.name}: cannot be downloaded: {error}") from error
+    finally:
+        given_up.set()
+    return file
+
+
+def _fetch(url: str, path: str, timeout: float, given_up: threading.Event) -> None:
+    request = urllib.request.Request(url, headers={"User-Agent": "transformers-videollama"})
+    with open(path, "wb") as target, media_access().opener().open(request, timeout=timeout) as response:
+        expected, received = response.length or 1, 0
+        while max(received, expected) <= MAX_DOWNLOAD_BYTES and not given_up.is_set():
+            if not (chunk := response.read1(1 << 16)):
+                break
+            received += target.write(chunk)
+    if max(received, expected) > MAX_DOWNLOAD_BYTES:
+        raise ValueError(f"it has more than {MAX_DOWNLOAD_BYTES} bytes (MAX_DOWNLOAD_BYTES)")
+    if received < expected:
+        raise ValueError(f"the connection ended after {received} of {expected} bytes")

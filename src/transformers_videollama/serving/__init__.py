@@ -1,0 +1,34 @@
+"""`videollama serve`: the library's OpenAI-compatible server or vLLM's, with limits on what requests may do."""
+
+from argparse import Namespace
+from pathlib import Path
+
+from ..media import MediaAccess, restrict_media_access
+
+
+__all__ = ["serve"]
+
+
+def serve(args: Namespace) -> None:
+    """
+    Answer until stopped.
+
+    Args:
+        args (`Namespace`): `engine`, `model`, `host`, `port`, `device`, `dtype`, `max_upload` in MiB, `timeout` in
+            seconds, `allow_local` (folders), `allow_private`, `engine_options`.
+
+    Raises:
+        ImportError: where the packages of the engine are not installed.
+        ValueError: options that the engine does not take.
+    """
+    if args.engine_options and args.engine != "vllm":
+        raise ValueError(f"got {args.engine_options} behind --, but only vLLM takes further options")
+    restrict_media_access(MediaAccess(tuple(map(Path, args.allow_local)), args.allow_private))
+    if args.engine == "vllm":
+        from .vllm.server import serve_with_vllm
+
+        serve_with_vllm(args)
+    else:
+        from .transformers_server import serve_with_transformers
+
+        serve_with_transformers(args)
