@@ -231,7 +231,7 @@ BAD_ROWS = [
     ("messages", '{"messages": [\n{"messages": []}', "row 1: is no JSON: "),
     ("messages", [chat(("user", "Q"))], "has no message with the role 'assistant'"),
     ("messages", [chat(("bot", "Q"))], "message 0 has the role 'bot', expected one of system, user, assistant"),
-    ("messages", [{"messages": ["Q"]}], "message 0 is 'Q', expected an object with role, content"),
+    ("messages", [{"messages": ["Q"]}], "message 0: got the message 'Q', expected a dict with 'role'"),
     (
         "messages",
         [{"messages": [{"role": "user", "content": "Q", "name": "N"}]}],
@@ -245,8 +245,8 @@ BAD_ROWS = [
         [chat(("user", "Q"), ("assistant", [{"type": "image", "path": "a.jpg"}]))],
         "message 1 is an answer with",
     ),
-    ("messages", own("Q"), "row 2: message 0, block 0 is 'Q', expected an object with 'type'"),
-    ("messages", own({"type": "text", "text": None}), "block 0 has the text None, expected a string"),
+    ("messages", own("Q"), "row 2: message 0, block 0: got the block 'Q', expected a dict with 'type'"),
+    ("messages", own({"type": "text", "text": None}), "block 0: got the text None, expected a string"),
     ("messages", own({"type": "pdf", "path": "a"}), "the type 'pdf', expected one of text, image, video, audio"),
     (
         "messages",
@@ -256,11 +256,19 @@ BAD_ROWS = [
     (
         "messages",
         own({"type": "video"}),
-        "block 0 has the sources {}, expected one path or address under one of video",
+        r"block 0 has the sources \[\], the first of them None; expected one path or address under one of video",
     ),
-    ("messages", own({"type": "video", "path": "a", "url": "b"}), "block 0 has the sources {'path': 'a', 'url': 'b'}"),
-    ("messages", own({"type": "video", "video": ["a.jpg"]}), r"block 0 has the sources {'video': \['a.jpg'\]}"),
-    ("messages", own({"type": "image_url", "image_url": {"a": 1}}), "block 0 has the sources"),
+    ("messages", own({"type": "video", "path": "a", "url": "b"}), r"block 0 has the sources \['url', 'path'\]"),
+    (
+        "messages",
+        own({"type": "video", "video": ["a.jpg"]}),
+        r"block 0 has the sources \['video'\], the first of them \['a.jpg'\]",
+    ),
+    (
+        "messages",
+        own({"type": "image_url", "image_url": {"a": 1}}),
+        "block 0: got {'a': 1}, expected a dict with 'url'",
+    ),
     ("messages", own({"type": "text", "text": "\ud83d"}), "row 2: .*surrogates not allowed"),
 ]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from .media import load_image, load_sound
 from .media.parallel import in_parallel
-from .messages import SOURCE_KEYS, EncodedMedia, block_kind, block_source, check_block
+from .messages import Block, EncodedMedia, Message, parse_message
 from .video_processing_video_llama import SAMPLING_OPTIONS, VideoLlamaVideoProcessor, as_list_of_metadata
 
 
@@ -47,50 +47,40 @@ class OpenedMedia:
         return part, part.open_conversation(messages)
 
     def open_conversation(self, messages: Sequence[Mapping]) -> list[dict]:
-        return [self._open_message(message) for message in messages]
+        return [self._open_message(parse_message(message, f"message {i}")) for i, message in enumerate(messages)]
 
-    def _open_message(self, message: Mapping) -> dict:
-        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-            raise ValueError(f"got the message {str(message)[:80]}, expected a dict with 'role' and 'content'")
-        message = {key: value for key, value in message.items() if value is not None}
-        content = message.get("content", "")
-        if isinstance(content, str):
-            return {**message, "content": content}
-        if not isinstance(content, Sequence):
-            raise ValueError(f"got the content {str(content)[:80]}, expected a string or a list of blocks")
+    def _open_message(self, message: Message) -> dict:
+        if isinstance(message.content, str):
+            return {"role": message.role, **message.fields, "content": message.content}
         blocks: list[dict] = []
-        for block in content:
-            check_block(block)
-            # Datasets in Arrow's format give every block the keys of all blocks, with None for what it lacks
-            block = {key: value for key, value in block.items() if value is not None}
+        for block in message.content:
             follows_video = bool(blocks) and blocks[-1]["type"] == "video"
-            if block["type"] == "audio" and self.hear and follows_video and block_source(block) is None:
+            if block.kind == "audio" and self.hear and follows_video and block.source is None:
                 continue  # the library's way to ask for the sound of the video in front, which is there already
             blocks.extend(self._open_block(block))
-        return {**message, "content": blocks}
+        return {"role": message.role, **message.fields, "content": blocks}
 
-    def _open_block(self, block: dict) -> list[dict]:
-        kind = block_kind(block)
-        if kind not in SOURCE_KEYS:
-            return [block]
-        source = block_source(block)
+    def _open_block(self, block: Block) -> list[dict]:
+        if not block.is_item:
+            return [block.as_dict()]
+        kind, source, fields = block.kind, block.source, block.fields
         if source is None:
-            told = "timestamps" in block and self.add_timestamps
-            return [{"type": kind, "timestamps": block["timestamps"]} if told else {"type": kind}]
+            told = "timestamps" in fields and self.add_timestamps
+            return [{"type": kind, "timestamps": fields["timestamps"]} if told else {"type": kind}]
         if kind == "image":
             self.images.append(source if isinstance(source, EncodedMedia) else load_image(source))
             return [{"type": "image"}]
         if kind == "audio":
-            options = {name: block[name] for name in ("sampling_rate", "start", "end") if name in block}
+            options = {name: fields[name] for name in ("sampling_rate", "start", "end") if name in fields}
             self.sounds.append(source if isinstance(source, EncodedMedia) else load_sound(source, **options))
             return [{"type": "audio"}]
-        return self._open_video(source, block)
+        return self._open_video(source, fields)
 
-    def _open_video(self, source: Any, block: dict) -> list[dict]:
+    def _open_video(self, source: Any, fields: Mapping[str, Any]) -> list[dict]:
         if isinstance(source, EncodedMedia):
             self.videos.append(source)
             return [{"type": "video"}]
-        own = {name: block[name] for name in (*SAMPLING_OPTIONS, "video_metadata") if name in block}
+        own = {name: fields[name] for name in (*SAMPLING_OPTIONS, "video_metadata") if name in fields}
         shared = {**self.video_options, "video_metadata": next(self.video_metadata, None)}
         if "num_frames" in own or "fps" in own:
             shared.pop("num_frames", None)

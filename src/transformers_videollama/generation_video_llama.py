@@ -10,16 +10,10 @@ from transformers.masking_utils import create_masks_for_generate
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from .configuration_video_llama import VideoLlamaConfig
+from .messages import MEDIA_ARGUMENTS, group_inputs
 
 
-__all__ = ["MODALITY_INPUTS", "TokenSequenceCriteria", "VideoLlamaGenerationMixin"]
-
-# What the features of a modality are computed from: the arguments of `get_image_features` and its siblings
-MODALITY_INPUTS = {
-    "image": ("pixel_values", "image_frame_features"),
-    "video": ("pixel_values_videos", "video_frame_mask", "video_frame_features"),
-    "audio": ("input_features", "audio_clip_mask", "audio_pixel_values", "audio_clip_features"),
-}
+__all__ = ["TokenSequenceCriteria", "VideoLlamaGenerationMixin"]
 
 
 class TokenSequenceCriteria(StoppingCriteria):
@@ -73,17 +67,15 @@ class VideoLlamaGenerationMixin(GenerationMixin):
         Raises:
             ValueError: as the `get_*_features`.
         """
-        outputs = {}
-        for modality, names in MODALITY_INPUTS.items():
-            given = {name: inputs.get(name) for name in names}
-            if any(value is not None for name, value in given.items() if not name.endswith("_mask")):
-                outputs[modality] = getattr(self, f"get_{modality}_features")(**given, return_dict=True)
-        return outputs
+        return {
+            modality: getattr(self, f"get_{modality}_features")(**given, return_dict=True)
+            for modality, given in group_inputs(inputs).items()
+        }
 
     def _prepare_multimodal_encoder_kwargs_for_generation(self, model_kwargs: dict) -> dict:
         """Encodes all items before the prefill; the library's own knows neither sound nor features of frames."""
         computed = model_kwargs.get("mm_encoder_outputs") or {}
-        given = {name: model_kwargs.pop(name, None) for names in MODALITY_INPUTS.values() for name in names}
+        given = {name: model_kwargs.pop(name, None) for names in MEDIA_ARGUMENTS.values() for name in names}
         encoded = self.encode_media(given)
         for modality in encoded:
             if computed.get(modality) is not None:

@@ -1,6 +1,9 @@
-"""What a block of a message may look like: the one form that conversations, datasets and servers go by."""
+"""
+The one form of messages and of their blocks, which conversations, datasets and servers go by, and the one table of
+what items become: the arguments of the model.
+"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -8,7 +11,19 @@ from typing import Any
 import torch
 
 
-__all__ = ["SOURCE_KEYS", "EncodedMedia", "block_kind", "block_source", "check_block"]
+__all__ = [
+    "ITEM_ARGUMENTS",
+    "MEDIA_ARGUMENTS",
+    "MEDIA_INPUTS",
+    "SOURCE_KEYS",
+    "Block",
+    "EncodedMedia",
+    "MediaInput",
+    "Message",
+    "group_inputs",
+    "parse_block",
+    "parse_message",
+]
 
 # Where a block of a conversation holds its medium, in the order of preference. The library's own names, and OpenAI's.
 SOURCE_KEYS = {
@@ -16,6 +31,55 @@ SOURCE_KEYS = {
     "video": ("video", "url", "path", "video_url"),
     "audio": ("audio", "url", "path", "audio_url", "input_audio"),
 }
+NUMBERS = ("num_frames", "fps", "start", "end", "sampling_rate")
+
+
+@dataclass(frozen=True)
+class MediaInput:
+    """
+    An argument of the model that holds items.
+
+    Attributes:
+        name (`str`): Of the argument.
+        modality (`str`): "image", "video" or "audio": whose placeholders it fills.
+        mask (`str`, *optional*): The argument that says which steps are real; `None` where an item has one step.
+        kinds (`tuple[str, ...]`): The kinds of blocks whose items it can be made of.
+    """
+
+    name: str
+    modality: str
+    mask: str | None
+    kinds: tuple[str, ...]
+
+
+# Of those of one modality, a call takes at most one
+MEDIA_INPUTS = (
+    MediaInput("pixel_values", "image", None, ("image",)),
+    MediaInput("image_frame_features", "image", None, ("image",)),
+    MediaInput("pixel_values_videos", "video", "video_frame_mask", ("video",)),
+    MediaInput("video_frame_features", "video", "video_frame_mask", ("video",)),
+    MediaInput("input_features", "audio", "audio_clip_mask", ("audio",)),
+    MediaInput("audio_pixel_values", "audio", "audio_clip_mask", ("image", "video")),  # frames as sound
+    MediaInput("audio_clip_features", "audio", "audio_clip_mask", ("audio", "image", "video")),
+)
+# "image", "video", "audio" -> the arguments that hold its items, and those with their masks
+ITEM_ARGUMENTS = {kind: tuple(row.name for row in MEDIA_INPUTS if row.modality == kind) for kind in SOURCE_KEYS}
+MEDIA_ARGUMENTS = {
+    kind: (*names, *sorted({row.mask for row in MEDIA_INPUTS if row.modality == kind and row.mask}))
+    for kind, names in ITEM_ARGUMENTS.items()
+}
+
+
+def group_inputs(inputs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """
+    Arguments of the model, grouped by modality: "image", "video", "audio" -> what `get_*_features` is called with, of
+    the modalities that there are items of. A mask alone is no item.
+    """
+    return {
+        modality: {name: inputs.get(name) for name in MEDIA_ARGUMENTS[modality]}
+        for modality, names in ITEM_ARGUMENTS.items()
+        if any(inputs.get(name) is not None for name in names)
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,46 +90,117 @@ class EncodedMedia:
     Attributes:
         features (`torch.Tensor`, float): `(T, Q, D)` from [`~VideoLlamaModel.get_frame_features`] for the frames of a
             video or an image (T = 1), or `(T, D)`, the `pooler_output` of one of ImageBind's trunks for the clips of
-            a sound, or for frames in the stead of a sound.
+            a sound, or for frames that stand in for a sound.
     """
 
     features: torch.Tensor
 
 
-def check_block(block: Any) -> None:
-    """Whether a block has the form that is read below; what its source is, those who open it say."""
+@dataclass(frozen=True, eq=False)
+class Block:
+    """
+    A part of a message.
+
+    Attributes:
+        kind (`str`): "text", "image", "video", "audio", or what else a chat template may know.
+        fields (`dict`): What stands in it besides its type and its source, without what is `None`: the `text` of a
+            text, `num_frames` of a video, ...
+        source (`Any`): What its item is read from; `None` for a bare placeholder, and for what is no item.
+        source_keys (`tuple[str, ...]`): The keys of the block that held a source.
+    """
+
+    kind: str
+    fields: dict[str, Any]
+    source: Any = None
+    source_keys: tuple[str, ...] = ()
+
+    @property
+    def is_item(self) -> bool:
+        return self.kind in SOURCE_KEYS
+
+    def as_dict(self, **fields: Any) -> dict[str, Any]:
+        """The block without its source, and with `fields`."""
+        return {"type": self.kind, **self.fields, **fields}
+
+
+@dataclass(frozen=True, eq=False)
+class Message:
+    """
+    Attributes:
+        role (`str`)
+        content (`str` or `list` of [`Block`])
+        fields (`dict`): What stands in it besides, without what is `None`.
+    """
+
+    role: str
+    content: str | list[Block]
+    fields: dict[str, Any]
+
+
+def parse_message(message: Any, where: str = "the message") -> Message:
+    """
+    Args:
+        message (`Mapping`): `{"role": ..., "content": text or a list of blocks}`.
+        where (`str`): What errors call it.
+
+    Raises:
+        ValueError: for anything else; the message says where and what.
+    """
+    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+        raise ValueError(f"{where}: got the message {_shown(message)}, expected a dict with 'role' and 'content'")
+    fields = {key: value for key, value in message.items() if value is not None and key not in ("role", "content")}
+    content = message.get("content")
+    content = "" if content is None else content
+    if isinstance(content, str):
+        return Message(message["role"], content, fields)
+    if not isinstance(content, Sequence):
+        raise ValueError(f"{where}: got the content {_shown(content)}, expected a string or a list of blocks")
+    blocks = [parse_block(block, f"{where}, block {i}") for i, block in enumerate(content)]
+    return Message(message["role"], blocks, fields)
+
+
+def parse_block(block: Any, where: str = "the block") -> Block:
+    """
+    Args:
+        block (`Mapping`): `{"type": "text", "text": ...}`, or `{"type": "image", "image": ...}` and so on, with the
+            source under one of `SOURCE_KEYS`. OpenAI's names are taken too: `image_url`, `video_url`, `audio_url`,
+            `input_audio`. What is `None` counts as absent: Arrow gives every block the keys of all blocks.
+        where (`str`): What errors call it.
+
+    Raises:
+        ValueError: for another form. Whether there is something at a source, those who open it say.
+    """
     if not isinstance(block, Mapping) or not isinstance(block.get("type"), str):
-        raise ValueError(f"got the block {str(block)[:80]}, expected a dict with 'type'")
-    if block["type"] == "text" and not isinstance(block.get("text"), str):
-        raise ValueError(f"got the block {str(block)[:80]}, expected a string as its 'text'")
-    for name in ("num_frames", "fps", "start", "end", "sampling_rate"):
+        raise ValueError(f"{where}: got the block {_shown(block)}, expected a dict with 'type'")
+    kind = {"input_audio": "audio"}.get(block["type"], block["type"].removesuffix("_url"))
+    if kind == "text" and not isinstance(block.get("text"), str):
+        raise ValueError(f"{where}: got the text {_shown(block.get('text'))}, expected a string")
+    for name in NUMBERS:
         value = block.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
-            raise ValueError(f"got a block with {name}={str(value)[:40]!r}, expected a number")
+            raise ValueError(f"{where}: got {name}={_shown(value)}, expected a number")
+    fields = {key: value for key, value in block.items() if value is not None and key != "type"}
+    keys = tuple(key for key in SOURCE_KEYS.get(kind, ()) if key in fields)
+    values = [fields.pop(key) for key in keys]
+    source = _source(keys[0], values[0], where) if keys else None
+    return Block(kind, fields, source, keys)
 
 
-def block_kind(block: Mapping) -> str:
-    """OpenAI's names of blocks are taken too: image_url, video_url, audio_url, input_audio."""
-    return {"input_audio": "audio"}.get(block["type"], block["type"].removesuffix("_url"))
+def _source(key: str, value: Any, where: str) -> Any:
+    """What an item is read from; OpenAI's `{"url": ...}` and `{"data": base64, "format": ...}` become addresses."""
+    if isinstance(value, Mapping):
+        if "url" in value:
+            return value["url"]
+        if {"data", "format"} <= value.keys():
+            return f"data:audio/{value['format']};base64,{value['data']}"
+        raise ValueError(f"{where}: got {_shown(value)}, expected a dict with 'url', or with 'data' and 'format'")
+    if key == "base64":
+        if not isinstance(value, str):
+            raise ValueError(f"{where}: got base64 of {type(value).__name__}, expected a string")
+        return value if value.startswith("data:") else f"data:image/*;base64,{value}"
+    return value
 
 
-def block_source(block: Mapping) -> Any:
-    """What the block's item is read from; `None` for a bare placeholder."""
-    for key in SOURCE_KEYS[block_kind(block)]:
-        if key in block:
-            value = block[key]
-            if isinstance(value, Mapping):
-                value = _openai_address(value)
-            elif key == "base64" and not value.startswith("data:"):
-                value = f"data:image/*;base64,{value}"
-            return value
-    return None
-
-
-def _openai_address(value: Mapping) -> Any:
-    """`{"url": ...}`, or of sound `{"data": base64, "format": ...}`, -> address"""
-    if "url" in value:
-        return value["url"]
-    if not {"data", "format"} <= value.keys():
-        raise ValueError(f"got {str(value)[:80]} as an item, expected a dict with 'url', or with 'data' and 'format'")
-    return f"data:audio/{value['format']};base64,{value['data']}"
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."

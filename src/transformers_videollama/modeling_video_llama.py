@@ -25,7 +25,8 @@ from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import is_flash_attention_requested
 
 from .configuration_video_llama import VideoLlamaConfig, VideoLlamaResamplerConfig
-from .generation_video_llama import MODALITY_INPUTS, VideoLlamaGenerationMixin
+from .generation_video_llama import VideoLlamaGenerationMixin
+from .messages import ITEM_ARGUMENTS, group_inputs
 from .modeling_imagebind import VideoLlamaAudioModel, VideoLlamaAudioVisionModel
 
 
@@ -502,15 +503,11 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
             "audio_pixel_values": audio_pixel_values,
             "audio_clip_features": audio_clip_features,
         }
-        features = {
-            modality: self._features(modality, {name: given[name] for name in names}, mm_encoder_outputs or {})
-            for modality, names in MODALITY_INPUTS.items()
-        }
+        features = self._features(given, mm_encoder_outputs or {})
         for modality, states in features.items():
-            if states is not None:
-                mask = self.get_placeholder_mask(input_ids, inputs_embeds, states, modality)
-                states = states.to(inputs_embeds.device, inputs_embeds.dtype)
-                inputs_embeds = inputs_embeds.masked_scatter(mask.to(inputs_embeds.device), states)
+            mask = self.get_placeholder_mask(input_ids, inputs_embeds, states, modality)
+            states = states.to(inputs_embeds.device, inputs_embeds.dtype)
+            inputs_embeds = inputs_embeds.masked_scatter(mask.to(inputs_embeds.device), states)
 
         outputs = self.language_model(
             attention_mask=attention_mask,
@@ -527,16 +524,15 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
             **{f"{modality}_hidden_states": states for modality, states in features.items()},
         )
 
-    def _features(self, modality: str, inputs: dict, computed: dict) -> torch.Tensor | None:
-        """Features (items, R, D) of one modality, from raw inputs or computed before; `None` where there are none."""
-        given = [name for name, value in inputs.items() if value is not None and not name.endswith("_mask")]
-        if computed.get(modality) is not None:
-            if given:
-                raise ValueError(f"{given[0]} and mm_encoder_outputs[{modality!r}] cannot both be given")
-            return torch.stack(list(computed[modality].pooler_output))
-        if not given:
-            return None
-        return getattr(self, f"get_{modality}_features")(**inputs, return_dict=True).pooler_output
+    def _features(self, inputs: dict, computed: dict) -> dict[str, torch.Tensor]:
+        """Features (items, R, D) of the modalities that there are items of, from raw inputs or computed before."""
+        features = {kind: torch.stack(list(output.pooler_output)) for kind, output in computed.items() if output}
+        for modality, given in group_inputs(inputs).items():
+            if modality in features:
+                (name, *_) = [name for name in ITEM_ARGUMENTS[modality] if given[name] is not None]
+                raise ValueError(f"{name} and mm_encoder_outputs[{modality!r}] cannot both be given")
+            features[modality] = getattr(self, f"get_{modality}_features")(**given, return_dict=True).pooler_output
+        return features
 
 
 class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, VideoLlamaGenerationMixin):

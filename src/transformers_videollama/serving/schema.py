@@ -2,14 +2,21 @@
 
 from typing import Any
 
-from ..messages import block_kind
+from ..messages import Block, parse_message
 
 
 __all__ = ["check_request", "error_body"]
 
 # Of `apply_chat_template`, what a request may set; the library would pass on anything
 TEMPLATE_OPTIONS = {"num_frames", "fps", "start", "end", "sampling", "add_timestamps"}
-BLOCKS = {"text", "image_url", "video_url", "audio_url", "input_audio"}
+ROLES = ("system", "user", "assistant")
+# Where OpenAI's blocks hold an item, and in which form
+FORMS = {
+    "image_url": "{'url': address}",
+    "video_url": "{'url': address}",
+    "audio_url": "{'url': address}",
+    "input_audio": "{'data': base64, 'format': ...}",
+}
 
 
 def check_request(body: Any) -> None:
@@ -25,33 +32,28 @@ def check_request(body: Any) -> None:
     if unknown:
         raise ValueError(f"chat_template_kwargs may have {sorted(TEMPLATE_OPTIONS)}, got {sorted(unknown)}")
     for i, message in enumerate(body["messages"]):
-        if not isinstance(message, dict) or message.get("role") not in ("system", "user", "assistant"):
-            raise ValueError(f"messages[{i}] must be an object with a 'role' of system, user or assistant")
-        content = message.get("content")
-        if isinstance(content, str):
-            continue
-        if not isinstance(content, list):
-            raise ValueError(
-                f"messages[{i}].content must be a string or a list of blocks, got {type(content).__name__}"
-            )
-        for j, block in enumerate(content):
-            _check_block(block, f"messages[{i}].content[{j}]")
+        where = f"messages[{i}]"
+        parsed = parse_message(message, where)
+        if parsed.role not in ROLES:
+            raise ValueError(f"{where}: got the role {parsed.role[:40]!r}, expected one of {', '.join(ROLES)}")
+        if message.get("content") is None:
+            raise ValueError(f"{where}: got no content, expected a string or a list of blocks")
+        for j, block in enumerate(parsed.content):
+            if isinstance(block, Block):
+                _check_block(block, message["content"][j], f"{where}, block {j}")
 
 
-def _check_block(block: Any, where: str) -> None:
-    kind = block.get("type") if isinstance(block, dict) else None
-    if kind not in BLOCKS:
-        raise ValueError(f"{where} must be an object with a 'type' of {sorted(BLOCKS)}, got {str(kind)[:40]!r}")
-    value = block.get(kind)
+def _check_block(block: Block, given: dict, where: str) -> None:
+    """Only addresses and content are taken, under OpenAI's names alone."""
+    kind = given["type"]
     if kind == "text":
-        good = isinstance(value, str)
-    elif kind == "input_audio":
-        good = isinstance(value, dict) and isinstance(value.get("data"), str)
-    else:
-        good = isinstance(value, dict) and isinstance(value.get("url"), str)
-    if not good:
-        form = {"text": "a string", "input_audio": "{'data': base64, 'format': ...}"}.get(kind, "{'url': ...}")
-        raise ValueError(f"{where}.{kind} must be {form}; the {block_kind(block)} is missing")
+        return
+    if kind not in FORMS:
+        raise ValueError(f"{where}: got the type {kind[:40]!r}, expected one of text, {', '.join(FORMS)}")
+    if block.source_keys != (kind,) or not isinstance(given[kind], dict) or not isinstance(block.source, str):
+        raise ValueError(
+            f"{where}: the {block.kind} is missing; expected '{kind}': {FORMS[kind]}, and no other source"
+        )
 
 
 def error_body(status: int, message: str) -> dict:

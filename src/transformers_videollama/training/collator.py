@@ -11,7 +11,7 @@ from transformers.utils import logging
 
 from ..chat_templates import load_chat_template
 from ..media import Video, load_image
-from ..messages import SOURCE_KEYS, EncodedMedia, block_kind, block_source
+from ..messages import ITEM_ARGUMENTS, MEDIA_ARGUMENTS, MEDIA_INPUTS, SOURCE_KEYS, Block, EncodedMedia, parse_message
 from ..processing_video_llama import VideoLlamaProcessor
 from ..video_processing_video_llama import SAMPLING_OPTIONS
 from .augmentation import random_crop
@@ -23,23 +23,6 @@ logger = logging.get_logger(__name__)
 
 IGNORE_INDEX = -100  # of the library's losses
 CAPTION_END = "###"  # the original's end symbol of pre-training, whatever the language model
-
-# Arguments of the model that a row can have, and the mask of their steps for those that are padded
-STEP_MASKS = {
-    "pixel_values": None,
-    "image_frame_features": None,
-    "pixel_values_videos": "video_frame_mask",
-    "video_frame_features": "video_frame_mask",
-    "input_features": "audio_clip_mask",
-    "audio_pixel_values": "audio_clip_mask",
-    "audio_clip_features": "audio_clip_mask",
-}
-# Of these, at most one may be in a batch
-ALTERNATIVES = (
-    ("pixel_values", "image_frame_features"),
-    ("pixel_values_videos", "video_frame_features"),
-    ("input_features", "audio_pixel_values", "audio_clip_features"),
-)
 
 
 class VideoLlamaDataCollator:
@@ -132,9 +115,7 @@ class VideoLlamaDataCollator:
         messages = self._open(example)
         inputs = self._encode_caption(messages) if self.text == "caption" else self._encode_chat(messages)
         row = {name: inputs[name] for name in ("input_ids", "labels")}
-        row |= {
-            name: inputs[name] for argument, mask in STEP_MASKS.items() for name in (argument, mask) if name in inputs
-        }
+        row |= {name: inputs[name] for names in MEDIA_ARGUMENTS.values() for name in names if name in inputs}
         self._cut(row)
         if not (row["labels"] != IGNORE_INDEX).any():
             raise ValueError("the conversation has no answer to learn from within max_length")
@@ -185,34 +166,34 @@ class VideoLlamaDataCollator:
         seed = example.get("augmentation_seed")
         draw = None if seed is None else np.random.default_rng(seed)
         opened = []
-        for message in example["messages"]:
-            content = message["content"]
+        for i, message in enumerate(example["messages"]):
+            parsed = parse_message(message, f"message {i}")
+            content = parsed.content
             if not isinstance(content, str):
                 content = [self._open_block(block, draw) for block in content]
-            opened.append({**message, "content": content})
+            opened.append({"role": parsed.role, **parsed.fields, "content": content})
         return opened
 
-    def _open_block(self, block: Mapping, draw: np.random.Generator | None) -> dict:
-        block = {key: value for key, value in block.items() if value is not None}
-        kind = block_kind(block)
-        source = block_source(block) if kind in ("image", "video") else None
+    def _open_block(self, block: Block, draw: np.random.Generator | None) -> dict:
+        source = block.source
         if source is None:
-            return block
-        if not isinstance(source, EncodedMedia):
+            return block.as_dict()
+        kind = block.kind
+        if kind in ("image", "video") and not isinstance(source, EncodedMedia):
             if kind == "image" and not self.frames_as_sound:
                 source = self._open_image(source, draw)
             else:
-                source = self._open_video([load_image(source)] if kind == "image" else source, block, draw)
-        kind = "video" if self.frames_as_sound else kind
-        return {**{k: v for k, v in block.items() if k not in SOURCE_KEYS[kind]}, "type": kind, kind: source}
+                source = self._open_video([load_image(source)] if kind == "image" else source, block.fields, draw)
+        kind = "video" if self.frames_as_sound and kind == "image" else kind
+        return {"type": kind, **block.fields, kind: source}
 
     def _open_image(self, source: Any, draw: np.random.Generator | None):
         image = load_image(source)
         size = self.processor.image_processor.size
         return image if draw is None else random_crop(image, (size["height"], size["width"]), draw)
 
-    def _open_video(self, source: Any, block: Mapping, draw: np.random.Generator | None) -> Video:
-        options = {name: block[name] for name in (*SAMPLING_OPTIONS, "video_metadata") if name in block}
+    def _open_video(self, source: Any, fields: Mapping, draw: np.random.Generator | None) -> Video:
+        options = {name: fields[name] for name in (*SAMPLING_OPTIONS, "video_metadata") if name in fields}
         if draw is not None and "fps" not in options:
             options = {"sampling": "headtail", **options}
         (video,) = self.processor.video_processor.open_videos([source], generator=draw, **options)
@@ -260,7 +241,8 @@ class VideoLlamaDataCollator:
             size = processor.video_processor.size
             name = "pixel_values_videos" if branch == "video" else "audio_pixel_values"
             item = torch.zeros(1, 1, 3, size["height"], size["width"])
-        return {**row, name: item, str(STEP_MASKS[name]): torch.ones(1, 1, dtype=torch.bool)}
+        mask = "audio_clip_mask" if branch == "audio" else "video_frame_mask"
+        return {**row, name: item, mask: torch.ones(1, 1, dtype=torch.bool)}
 
     def _batch(self, rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         padding = {"input_ids": self.processor.tokenizer.pad_token_id, "labels": IGNORE_INDEX, "attention_mask": 0}
@@ -269,22 +251,23 @@ class VideoLlamaDataCollator:
             name: pad_sequence([row[name] for row in rows], batch_first=True, padding_value=value)
             for name, value in padding.items()
         }
-        for names in ALTERNATIVES:
-            present = [name for name in names if any(name in row for row in rows)]
-            if len(present) > 1:
+        present = [given for given in MEDIA_INPUTS if any(given.name in row for row in rows)]
+        for modality in SOURCE_KEYS:
+            names = [given.name for given in present if given.modality == modality]
+            if len(names) > 1:
                 raise ValueError(
-                    f"a batch has {' and '.join(present)}, which exclude each other; train on rows that are all "
+                    f"a batch has {' and '.join(names)}, which exclude each other; train on rows that are all "
                     "encoded before or all read from files, and whose sounds are all real or all frames"
                 )
-            for name in present:
-                batch |= _join_items(rows, name, STEP_MASKS[name])
+        for given in present:
+            batch |= _join_items(rows, given.name, given.mask)
         return batch
 
 
 def _runs(branch: str, rows: Sequence[Mapping]) -> bool:
     """Whether some row has an item for the branch; images are videos of one frame."""
-    groups = ALTERNATIVES[:2] if branch == "video" else ALTERNATIVES[2:]
-    return any(name in row for row in rows for group in groups for name in group)
+    modalities = ("image", "video") if branch == "video" else ("audio",)
+    return any(name in row for row in rows for modality in modalities for name in ITEM_ARGUMENTS[modality])
 
 
 def _join_items(rows: Sequence[Mapping], name: str, mask_name: str | None) -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TextIO
 
-from ..messages import SOURCE_KEYS, block_kind, block_source
+from ..messages import SOURCE_KEYS, Block, parse_message
 
 
 __all__ = ["DATASET_FORMATS", "DatasetError", "read_rows"]
@@ -157,43 +157,35 @@ def _own(item: Mapping, media_dir: str) -> list[dict]:
 
 def _own_message(message: Any, index: int, media_dir: str) -> dict:
     where = f"message {index}"
-    _check_keys(message, ("role", "content"), where)
-    role, content = message.get("role"), message.get("content")
-    if role not in ROLES:
-        raise ValueError(f"{where} has the role {role!r}, expected one of {', '.join(ROLES)}")
-    if isinstance(content, str):
-        content = [{"type": "text", "text": content}]
-    if not isinstance(content, list) or not content:
-        raise ValueError(f"{where} has the content {_shown(content)}, expected text or a list of blocks")
-    blocks = [_own_block(block, f"{where}, block {i}", media_dir) for i, block in enumerate(content)]
-    if role == "assistant" and not all((block["text"] or "").strip() for block in blocks):
-        raise ValueError(f"{where} is an answer with the content {_shown(content)}, expected text that is not blank")
-    return _message(role, *blocks)
-
-
-def _own_block(block: Any, where: str, media_dir: str) -> dict:
-    if not isinstance(block, Mapping) or not isinstance(block.get("type"), str):
-        raise ValueError(f"{where} is {_shown(block)}, expected an object with 'type'")
-    kind = block_kind(block)
-    if kind == "text":
-        _check_keys(block, ("type", "text"), where)
-        if not isinstance(block.get("text"), str):
-            raise ValueError(f"{where} has the text {_shown(block.get('text'))}, expected a string")
-        return _text(block["text"])
-    if kind not in SOURCE_KEYS:
-        raise ValueError(f"{where} has the type {kind!r}, expected one of text, {', '.join(SOURCE_KEYS)}")
-    _check_keys(block, ("type", *SOURCE_KEYS[kind]), where)
-    sources = {key: value for key, value in block.items() if key != "type" and value is not None}
-    try:
-        source = block_source({"type": kind, **sources})
-    except (AttributeError, ValueError):  # an object that is not as OpenAI's
-        source = None
-    if len(sources) != 1 or not isinstance(source, str) or not source:
+    parsed = parse_message(message, where)
+    _check_keys(parsed.fields, ("role", "content"), where)
+    if parsed.role not in ROLES:
+        raise ValueError(f"{where} has the role {parsed.role!r}, expected one of {', '.join(ROLES)}")
+    if not message.get("content") and message.get("content") != "":
+        raise ValueError(f"{where} has the content {message.get('content')}, expected text or a list of blocks")
+    blocks = [Block("text", {"text": parsed.content})] if isinstance(parsed.content, str) else parsed.content
+    rows = [_own_block(block, f"{where}, block {i}", media_dir) for i, block in enumerate(blocks)]
+    if parsed.role == "assistant" and not all((row["text"] or "").strip() for row in rows):
         raise ValueError(
-            f"{where} has the sources {_shown(sources)}, expected one path or address under one of "
-            f"{', '.join(SOURCE_KEYS[kind])}"
+            f"{where} is an answer with the content {_shown(message['content'])}, expected text that is not blank"
         )
-    return _medium(kind, source if _ADDRESS.match(source) else os.path.join(media_dir, source))
+    return _message(parsed.role, *rows)
+
+
+def _own_block(block: Block, where: str, media_dir: str) -> dict:
+    if block.kind == "text":
+        _check_keys(block.fields, ("text",), where)
+        return _text(block.fields["text"])
+    if not block.is_item:
+        raise ValueError(f"{where} has the type {block.kind!r}, expected one of text, {', '.join(SOURCE_KEYS)}")
+    source, known = block.source, SOURCE_KEYS[block.kind]
+    _check_keys(block.fields, known, where)
+    if len(block.source_keys) != 1 or not isinstance(source, str) or not source:
+        raise ValueError(
+            f"{where} has the sources {_shown(list(block.source_keys))}, the first of them {_shown(source)}; expected "
+            f"one path or address under one of {', '.join(known)}"
+        )
+    return _medium(block.kind, source if _ADDRESS.match(source) else os.path.join(media_dir, source))
 
 
 def _webvid(item: Mapping, media_dir: str) -> list[dict]:
@@ -279,11 +271,8 @@ def _list(item: Mapping, key: str) -> list:
     return value
 
 
-def _check_keys(item: Any, known: tuple[str, ...], where: str) -> None:
-    if not isinstance(item, Mapping):
-        raise ValueError(f"{where} is {_shown(item)}, expected an object with {', '.join(known)}")
-    unknown = sorted(key for key, value in item.items() if key not in known and value is not None)
-    if unknown:
+def _check_keys(fields: Mapping, known: tuple[str, ...], where: str) -> None:
+    if unknown := sorted(set(fields).difference(known)):
         raise ValueError(f"{where} has the keys {unknown}, of which nothing is known; expected {', '.join(known)}")
 
 

@@ -12,9 +12,9 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from tqdm import tqdm
 from transformers import AutoConfig, AutoProcessor
 
-from ..messages import SOURCE_KEYS
+from ..messages import MEDIA_INPUTS, SOURCE_KEYS
 from ..modeling_video_llama import VideoLlamaModel
-from .collator import STEP_MASKS, VideoLlamaDataCollator
+from .collator import VideoLlamaDataCollator
 from .datasets import file_checksum, load_messages
 from .feature_cache import Branch, FeatureCache, FeatureCacheError, feature_header
 
@@ -26,13 +26,6 @@ ITEMS_TEMPLATE = (
     "{% for message in messages %}{% for block in message['content'] if block['type'] != 'text' %}"
     "<{{ block['type'] }}>{% endfor %}{% endfor %}{% generation %}.{% endgeneration %}"
 )
-# Kinds of blocks whose items become an argument of the model
-ITEM_KINDS = {
-    "pixel_values": ("image",),
-    "pixel_values_videos": ("video",),
-    "input_features": ("audio",),
-    "audio_pixel_values": ("image", "video"),  # frames in the stead of a sound
-}
 
 
 def precompute(
@@ -189,13 +182,12 @@ def _row_items(row: int, example: dict, collator: VideoLlamaDataCollator) -> dic
         if block["type"] in SOURCE_KEYS
     ]
     items: dict[str, tuple[str, torch.Tensor]] = {}
-    for argument, kinds in ITEM_KINDS.items():
-        if argument in inputs:
-            mask = STEP_MASKS[argument]
-            steps = inputs[argument].unsqueeze(1) if mask is None else inputs[argument]
-            real = torch.ones(steps.shape[:2], dtype=torch.bool) if mask is None else inputs[mask].bool()
-            names = [name for name, kind in blocks if kind in kinds]
-            items |= {name: (argument, steps[i][real[i]]) for i, name in enumerate(names)}
+    for given in MEDIA_INPUTS:
+        if given.name in inputs:
+            steps = inputs[given.name].unsqueeze(1) if given.mask is None else inputs[given.name]
+            real = torch.ones(steps.shape[:2], dtype=torch.bool) if given.mask is None else inputs[given.mask].bool()
+            names = [name for name, kind in blocks if kind in given.kinds]
+            items |= {name: (given.name, steps[i][real[i]]) for i, name in enumerate(names)}
     return items
 
 
