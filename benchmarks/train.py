@@ -17,10 +17,9 @@ import torch
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 from transformers_videollama import VideoLlamaForConditionalGeneration
-from transformers_videollama.training import STAGES, VideoLlamaDataCollator, prepare_for_stage
+from transformers_videollama.training import STAGES, VideoLlamaDataCollator, precompute, prepare_for_stage
 from transformers_videollama.training.datasets import load_messages
 from transformers_videollama.training.feature_cache import FeatureCache, FeatureDataset, load_features
-from transformers_videollama.training.precompute import precompute
 
 from .clips import long_clip
 from .measure import Options, Timing, memory_of, seconds_of

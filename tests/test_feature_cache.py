@@ -242,15 +242,15 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(tmp_path, caplog, media, 
     there = shards(killed)
     assert 3 <= len(there) < 24
     times = {name: (killed / name).stat().st_mtime_ns for name in there}
-    (killed / "features-00023-of-00024.safetensors.1.tmp").write_bytes(b"half of a shard")
-    (killed / "rows.1.tmp").mkdir()
+    (killed / ".features-00023-of-00024.safetensors.0.partial").write_bytes(b"half of a shard")
+    (killed / ".rows.0.partial").mkdir()
 
     assert run(path, killed, checkpoint, *options) == 0
     assert run(path, whole, checkpoint, *options) == 0
     assert shards(killed) == shards(whole)
     assert len(shards(whole)) == 24
     assert {name: (killed / name).stat().st_mtime_ns for name in there} == times  # not computed again
-    assert not list(killed.glob("*.tmp"))
+    assert not list(killed.glob(".*.partial"))
     counts = [message.partition(":")[0] for message in caplog.messages]
     assert counts.count("left out a sample (12 so far, at most 100)") == 2  # a run that goes on does not forget
     assert counts.count("left out a sample (1 so far, at most 100)") == 1

@@ -158,7 +158,7 @@ def _add_precompute_options(command: argparse.ArgumentParser) -> None:
 
 
 def _precompute(args: argparse.Namespace) -> None:
-    from .training.precompute import precompute
+    from .training import precompute
 
     cache = precompute(**{name: value for name, value in vars(args).items() if name != "command"})
     left_out = cache.unreadable()

@@ -13,7 +13,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "branches": ["original_branch_state"],
+        "branches": ["original_branch_state", "read_original_branch"],
         "errors": ["ConversionError"],
         "options": ["ConversionOptions"],
         "pipeline": ["convert"],

@@ -10,6 +10,7 @@ from transformers import PreTrainedConfig
 
 from ..chat_templates import PromptStyle
 from ..configuration_video_llama import VideoLlamaConfig
+from ..files import appearing
 from .checkpoints import Checkpoint, DeltaCheckpoint, FileCheckpoint, FolderCheckpoint
 from .errors import ConversionError
 from .gguf_checkpoint import GgufCheckpoint
@@ -22,7 +23,7 @@ from .plan import Plan, plan_conversion
 from .processor_files import build_generation_config, build_processor, build_tokenizer
 from .sources import BLIP2_PARTS, Sources, find_sources, is_vicuna_era
 from .summary import Summary
-from .weights import check_space, complete_or_absent, write_weights
+from .weights import check_space, write_weights
 
 
 __all__ = ["convert"]
@@ -70,7 +71,8 @@ def convert(options: ConversionOptions) -> Summary:
     if options.dry_run:
         return summary
     check_space(options.output, summary.num_bytes)
-    with complete_or_absent(options.output) as folder:
+    with appearing(options.output) as folder:
+        folder.mkdir()
         _write_all_but_weights(folder, plan.config, dtype, sources.llama, style, options.hub_code)
         files = write_weights(plan, checkpoints, dtype, folder, options.max_shard_size)
     if options.push_to_hub is not None:

@@ -2,12 +2,10 @@
 
 import errno
 import json
-import os
 import shutil
-import uuid
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from itertools import groupby, islice
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from .errors import ConversionError
 from .plan import Entry, Plan
 
 
-__all__ = ["check_space", "complete_or_absent", "write_weights"]
+__all__ = ["check_space", "write_weights"]
 
 MADE_BEFORE_PAGES_ARE_FORGOTTEN = 256 << 20  # bytes; of float32 files for half precision, twice as many have been read
 
@@ -35,31 +33,6 @@ def check_space(output: Path, needed: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise OSError(errno.ENOSPC, f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free", str(existing))
-
-
-@contextmanager
-def complete_or_absent(output: Path) -> Iterator[Path]:
-    """
-    Gives a folder beside `output` that becomes `output` when the block ends. Where it ends with an exception, an
-    interrupt included, nothing is left, nor are folders that were made on the way to `output`.
-    """
-    output = output.absolute()
-    made = [parent for parent in output.parents if not parent.exists()]
-    partial = output.parent / f".{output.name}.{uuid.uuid4().hex[:8]}.partial"
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        os.rename(partial, output)
-    finally:
-        if partial.exists() or not output.exists():
-            shutil.rmtree(partial, ignore_errors=True)
-            for parent in made:
-                _remove_if_empty(parent)
-
-
-def _remove_if_empty(folder: Path) -> None:
-    if folder.exists() and not any(folder.iterdir()):
-        folder.rmdir()
 
 
 def write_weights(

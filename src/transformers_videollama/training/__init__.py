@@ -10,6 +10,7 @@ from .callbacks import BranchCheckpointCallback, last_checkpoint
 from .collator import VideoLlamaDataCollator
 from .datasets import DATASET_FORMATS, DatasetError, load_messages, mix
 from .feature_cache import FeatureCacheError, FeatureDataset, load_features
+from .precompute import precompute
 from .stages import STAGES, TrainingStage, prepare_for_stage
 
 
@@ -29,6 +30,7 @@ __all__ = [
     "load_features",
     "load_messages",
     "mix",
+    "precompute",
     "prepare_for_stage",
     "save_branch",
 ]

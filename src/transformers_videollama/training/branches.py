@@ -1,6 +1,5 @@
 """What a stage has trained, as one small file: saved, loaded, and in the original's layout."""
 
-import os
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch.distributed as dist
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from ..files import appearing
 from ..modeling_video_llama import VideoLlamaForConditionalGeneration
 
 
@@ -75,14 +75,13 @@ def write_branch(state: Mapping[str, torch.Tensor], path: str | Path) -> None:
     path = Path(path)
     if not state:
         raise ValueError("no parameter of the model trains, so there is no branch to save; call prepare_for_stage")
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    if path.suffix == ".safetensors":
-        save_file(dict(state), unfinished, metadata={"format": "pt"})
-    elif path.suffix == ".pth":
-        torch.save(_original_state(state), unfinished)
-    else:
+    if path.suffix not in (".safetensors", ".pth"):
         raise ValueError(f"{path}: expected a name that ends with .safetensors or, for the original's layout, .pth")
-    os.replace(unfinished, path)
+    with appearing(path) as partial:
+        if path.suffix == ".pth":
+            torch.save(_original_state(state), partial)
+        else:
+            save_file(dict(state), partial, metadata={"format": "pt"})
 
 
 def load_branch(model: VideoLlamaForConditionalGeneration, path: str | Path) -> list[str]:
@@ -124,7 +123,7 @@ def load_branch(model: VideoLlamaForConditionalGeneration, path: str | Path) -> 
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
-    from conversion.branches import read_original_branch
+    from ..convert import read_original_branch
 
     try:
         state = read_original_branch(path) if path.suffix == ".pth" else load_file(path)
@@ -136,7 +135,7 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _original_state(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    from conversion.branches import original_branch_state
+    from ..convert import original_branch_state
 
     branches = [module for module in BRANCH_MODULES if any(name.startswith(f"model.{module}.") for name in state)]
     others = [name for name in state if not name.startswith(tuple(f"model.{module}." for module in BRANCH_MODULES))]

@@ -10,6 +10,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from ..files import appearing
 from .branches import BRANCH_FILE, is_sharded, trained_state, write_branch
 
 
@@ -73,7 +74,8 @@ class BranchCheckpointCallback(TrainerCallback):
         with safe_open(weights, framework="pt") as file:
             weight_map = dict.fromkeys(file.keys(), BRANCH_FILE)
         index = {"metadata": {"total_size": weights.stat().st_size}, "weight_map": weight_map}
-        (folder / SAFE_WEIGHTS_INDEX_NAME).write_text(json.dumps(index, indent=2))
+        with appearing(folder / SAFE_WEIGHTS_INDEX_NAME) as partial:
+            partial.write_text(json.dumps(index, indent=2), encoding="utf-8")
         os.replace(weights, folder / BRANCH_FILE)
 
 

@@ -29,6 +29,7 @@ from safetensors.torch import save_file
 from torch.utils.data import Dataset
 from transformers.utils import logging
 
+from ..files import PARTIAL_SUFFIX, appearing
 from ..messages import SOURCE_KEYS, EncodedMedia
 from ..modeling_video_llama import VideoLlamaModel
 from ..processing_video_llama import VideoLlamaProcessor
@@ -142,7 +143,7 @@ class FeatureCache:
                 the message lists the differences.
         """
         folder = Path(folder)
-        for leftover in folder.glob("*.tmp"):  # of a run that was killed
+        for leftover in folder.glob(f".*{PARTIAL_SUFFIX}"):  # of a run that was killed
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         if (folder / HEADER_NAME).exists():
             cache = cls.open(folder)
@@ -152,10 +153,11 @@ class FeatureCache:
         else:
             folder.mkdir(parents=True, exist_ok=True)
             cache = cls(folder, header)
-            text = json.dumps(header, indent=2) + "\n"
-            _appear(folder / HEADER_NAME, lambda path: path.write_text(text, encoding="utf-8"))
+            with appearing(folder / HEADER_NAME) as partial:
+                partial.write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
         if not (folder / ROWS_NAME).exists():
-            _appear(folder / ROWS_NAME, rows.save_to_disk)
+            with appearing(folder / ROWS_NAME) as partial:
+                rows.save_to_disk(partial)
         return cache
 
     def check(self, header: dict[str, Any]) -> None:
@@ -216,12 +218,9 @@ class FeatureCache:
         }
         # One entry, because safetensors writes several in random order
         metadata = {"about": json.dumps(about, sort_keys=True)}
-
-        def write(path: Path) -> None:
-            save_file(features, path, metadata)
-            shutil.copymode(self.folder / HEADER_NAME, path)  # safetensors lets nobody else read its files
-
-        _appear(self.shard_path(shard), write)
+        with appearing(self.shard_path(shard)) as partial:
+            save_file(features, partial, metadata)
+            shutil.copymode(self.folder / HEADER_NAME, partial)  # safetensors lets nobody else read its files
 
 
 class FeatureShard:
@@ -372,21 +371,3 @@ def _flat(header: Any, prefix: str = "") -> dict[str, Any]:
 
 def _checksum(feature: torch.Tensor) -> int:
     return zlib.crc32(feature.contiguous().view(torch.uint8).numpy().data)
-
-
-def _appear(path: Path, write: Callable[[Path], Any]) -> None:
-    """Writes a file or a folder under another name and gives it its own when all of it is on the disk."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    write(temporary)
-    for written in (*temporary.rglob("*"), temporary):
-        _sync(written)
-    os.replace(temporary, path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
