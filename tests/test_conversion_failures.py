@@ -346,4 +346,4 @@ def test_wrong_input_is_one_line(tmp_path, capsys):
     assert main([str(CHECKPOINTS), str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1
-    assert said[0].startswith("python -m conversion: error: vision_config: 48 is not a released width (1408)")
+    assert said[0].startswith("videollama convert: error: vision_config: 48 is not a released width (1408)")

@@ -64,16 +64,25 @@ def imports_of(name: str, path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == NAME:
             base = node.module.split(".")[1:]
         elif isinstance(node, ast.Import) and any(alias.name.split(".")[0] == NAME for alias in node.names):
-            base, node = [], ast.ImportFrom(names=[])
+            base, node = [], ast.ImportFrom(names=[ast.alias(name="__init__")])
         else:
             continue
-        for alias in [*node.names, None]:
-            target = ".".join([*base, *([alias.name] if alias else [])])
-            if target in known:
+        for alias in node.names:
+            target = ".".join([*base, alias.name])
+            face = ".".join([*base, "__init__"])
+            if f"{target}.__init__" in known:
+                found.add(f"{target}.__init__")
+            elif target in known and alias.name not in _exported(known.get(face)):
                 found.add(target)
-            elif alias is None and not any(".".join([*base, other.name]) in known for other in node.names):
-                found.add(".".join([*base, "__init__"]))
+            else:
+                found.add(face if face in known else ".".join(base))
     return found - {"__init__"}  # the top says only the version
+
+
+def _exported(face: Path | None) -> set[str]:
+    """What the `__init__` of a wing imports from its modules, one of which may have the name of its module."""
+    tree = ast.parse(face.read_text(encoding="utf-8") if face else "")
+    return {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
 
 
 GRAPH = {name: imports_of(name, path) for name, path in modules().items()}

@@ -66,6 +66,74 @@ def test_registering_again_changes_nothing():
     assert_known(PACKAGE, register, register)
 
 
+def test_importing_anew_changes_nothing():
+    lines = ["import importlib", "importlib.reload(transformers_videollama)"]
+    lines += ["importlib.reload(sys.modules['transformers_videollama.registration']).register()"]
+    assert_known("import sys", PACKAGE, *lines)
+
+
+@pytest.mark.parametrize("first", ["package first", "each thread imports the package"])
+def test_threads_that_import_the_auto_classes_at_once(first):
+    result = run_python(
+        f"{PACKAGE if first == 'package first' else ''}\nTHREAD = 'import transformers_videollama'\n{THREADS}"
+    )
+    assert result.stdout == "10 know VideoLlamaConfig, 0 failed\n", result.stderr
+
+
+THREADS = """
+import threading
+
+ready, known, failed = threading.Barrier(10), [], []
+
+def look_up():
+    ready.wait()
+    try:
+        exec(THREAD)
+        from transformers import AutoConfig, AutoModelForMultimodalLM, AutoProcessor
+        from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING
+        config_class = type(AutoConfig.for_model("video_llama"))
+        MODEL_FOR_MULTIMODAL_LM_MAPPING[config_class]
+        known.append(config_class.__name__)
+    except Exception as error:
+        failed.append(repr(error))
+
+threads = [threading.Thread(target=look_up) for _ in range(10)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(len(known), "know", *set(known), end="")
+print(f", {len(failed)} failed", *failed)
+"""
+
+
+def test_a_missing_torchvision_is_named():
+    """Both times: an import that failed leaves nothing behind that would let the next one pass for whole."""
+    result = run_python("""
+        import sys
+        sys.modules["torchvision"] = None  # what Python itself takes for: there is none
+        for attempt in range(2):
+            try:
+                import transformers_videollama
+            except ImportError as error:
+                print("Torchvision library" in str(error), "transformers_videollama" in sys.modules)
+    """)
+    assert result.stdout == "True False\nTrue False\n", result.stderr
+
+
+@pytest.mark.parametrize(("argv0", "registered"), [("/usr/bin/videollama", False), ("videollama.py", True)])
+def test_the_command_alone_waits_with_registering(argv0, registered):
+    """`videollama --help` imports neither torch nor the library; a script of any other name is no command."""
+    result = run_python(f"""
+        import sys
+        sys.argv[0] = {argv0!r}
+        import transformers_videollama
+        import transformers_videollama.cli
+        print("torch" in sys.modules, "transformers" in sys.modules)
+    """)
+    assert result.stdout == f"{registered} {registered}\n", result.stderr
+
+
 @pytest.mark.parametrize("order", ["package first", "package last"])
 def test_a_taken_model_type_is_an_error(order):
     other = """
@@ -104,7 +172,7 @@ def test_the_architecture_is_in_the_library_whenever_it_was_imported(order):
             ]
         )
     )
-    assert result.stdout == "False True\n", result.stderr
+    assert result.stdout == f"{order == 'package first'} True\n", result.stderr
 
 
 def test_importing_is_silent():
