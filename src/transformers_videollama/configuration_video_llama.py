@@ -151,8 +151,9 @@ class VideoLlamaConfig(PreTrainedConfig):
     model_type = "video_llama"
     # Trainers gather all other outputs of an evaluation; caches, and features of ragged batches, cannot be gathered
     keys_to_ignore_at_inference = [
+        "cache",
         "past_key_values",
-        *(f"{kind}_hidden_states" for kind in ("image", "video", "audio")),
+        *(f"{kind}_outputs" for kind in ("image", "video", "audio")),
     ]
     sub_configs = {
         "vision_config": Blip2VisionConfig,

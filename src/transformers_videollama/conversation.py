@@ -8,6 +8,7 @@ import torch
 from transformers import BatchFeature, DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from .generation_video_llama import named_cache
 from .modeling_video_llama import VideoLlamaForConditionalGeneration
 from .processing_video_llama import VideoLlamaProcessor
 
@@ -106,8 +107,8 @@ class VideoLlamaConversation:
         sequence = self.model.generate(
             input_ids=prompt,
             attention_mask=torch.ones_like(prompt),
-            past_key_values=self._cache,
             mm_encoder_outputs=self._features_of(ids[reused:], features),
+            **named_cache(self._cache),
             **generate_kwargs,
         )
         (text,) = self.processor.post_process_image_text_to_text(sequence[:, len(ids) :])

@@ -1,19 +1,36 @@
 """What `generate` needs besides the network: encoding ahead, expansion for beams, stop sequences."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import nn
+from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin, StoppingCriteria, StoppingCriteriaList
 from transformers.masking_utils import create_masks_for_generate
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
 
 from .configuration_video_llama import VideoLlamaConfig
 from .messages import MEDIA_ARGUMENTS, group_inputs
 
 
-__all__ = ["TokenSequenceCriteria", "VideoLlamaGenerationMixin"]
+__all__ = ["CACHE_NAME", "TokenSequenceCriteria", "VideoLlamaGenerationMixin", "named_cache"]
+
+# What the installed version of the library calls the cache of keys and values, in outputs and arguments
+CACHE_NAME = "cache" if "cache" in {field.name for field in fields(BaseModelOutputWithPast)} else "past_key_values"
+
+
+def named_cache(past_key_values: Cache | None = None, cache: Cache | None = None) -> dict[str, Any]:
+    """
+    The cache under the name that the library's models know it by.
+
+    Raises:
+        ValueError: where it is given under both names.
+    """
+    if past_key_values is not None and cache is not None:
+        raise ValueError("cache and past_key_values are two names of one argument, but both were given; give one")
+    return {CACHE_NAME: past_key_values if cache is None else cache}
 
 
 class TokenSequenceCriteria(StoppingCriteria):

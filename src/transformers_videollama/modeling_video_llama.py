@@ -18,14 +18,19 @@ from torch import nn
 from transformers import AutoModel, Blip2QFormerModel, Blip2VisionConfig, Blip2VisionModel
 from transformers import initialization as init
 from transformers.cache_utils import Cache
-from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, ModelOutput
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPast,
+    BaseModelOutputWithPooling,
+    CausalLMOutputWithPast,
+    ModelOutput,
+)
 from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import is_flash_attention_requested
 
 from .configuration_video_llama import VideoLlamaConfig, VideoLlamaResamplerConfig
-from .generation_video_llama import VideoLlamaGenerationMixin
+from .generation_video_llama import CACHE_NAME, VideoLlamaGenerationMixin, named_cache
 from .messages import ITEM_ARGUMENTS, group_inputs
 from .modeling_imagebind import VideoLlamaAudioModel, VideoLlamaAudioVisionModel
 
@@ -33,6 +38,7 @@ from .modeling_imagebind import VideoLlamaAudioModel, VideoLlamaAudioVisionModel
 __all__ = [
     "VideoLlamaCausalLMOutputWithPast",
     "VideoLlamaForConditionalGeneration",
+    "VideoLlamaMediaOutput",
     "VideoLlamaModel",
     "VideoLlamaModelOutputWithPast",
     "VideoLlamaPreTrainedModel",
@@ -46,43 +52,59 @@ POST_LAYERNORM_EPS = 1e-5
 
 
 @dataclass
-class VideoLlamaModelOutputWithPast(BaseModelOutputWithPast):
+class VideoLlamaMediaOutput(ModelOutput):
     """
-    Output of [`VideoLlamaModel`]: that of the language model, and the features that took the placeholders' places.
+    What an output has besides that of the language model: the outputs of the encoders of every modality.
 
     Args:
-        image_hidden_states (`torch.Tensor` of shape `(images, R, text hidden size)`, *optional*)
-        video_hidden_states (`torch.Tensor` of shape `(videos, R, text hidden size)`, *optional*)
-        audio_hidden_states (`torch.Tensor` of shape `(sounds, R, text hidden size)`, *optional*)
+        image_outputs, video_outputs, audio_outputs (`BaseModelOutputWithPooling`, *optional*): What
+            [`~VideoLlamaModel.get_image_features`] and its siblings returned. `None` for a modality without items.
+
+    Properties:
+        image_hidden_states, video_hidden_states, audio_hidden_states (`torch.Tensor` of shape `(items, R, text hidden
+            size)`, *optional*): The features that took the placeholders' places, the `pooler_output` of the above.
     """
 
-    image_hidden_states: torch.Tensor | None = None
-    video_hidden_states: torch.Tensor | None = None
-    audio_hidden_states: torch.Tensor | None = None
+    image_outputs: BaseModelOutputWithPooling | None = None
+    video_outputs: BaseModelOutputWithPooling | None = None
+    audio_outputs: BaseModelOutputWithPooling | None = None
+
+    @property
+    def image_hidden_states(self) -> torch.Tensor | None:
+        return _pooled(self.image_outputs)
+
+    @property
+    def video_hidden_states(self) -> torch.Tensor | None:
+        return _pooled(self.video_outputs)
+
+    @property
+    def audio_hidden_states(self) -> torch.Tensor | None:
+        return _pooled(self.audio_outputs)
+
+    def to_tuple(self) -> tuple:
+        """All that is not `None`, with the outputs of encoders as tuples, too."""
+        return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in self.values())
 
 
 @dataclass
-class VideoLlamaCausalLMOutputWithPast(ModelOutput):
+class VideoLlamaModelOutputWithPast(VideoLlamaMediaOutput, BaseModelOutputWithPast):
     """
-    Output of [`VideoLlamaForConditionalGeneration`].
+    Output of [`VideoLlamaModel`]: that of the language model, with the cache under the name that the installed
+    version of the library has for it (`cache`, or `past_key_values` before 5.24), and [`VideoLlamaMediaOutput`].
+    """
+
+
+@dataclass
+class VideoLlamaCausalLMOutputWithPast(VideoLlamaMediaOutput, CausalLMOutputWithPast):
+    """
+    Output of [`VideoLlamaForConditionalGeneration`]: as [`VideoLlamaModelOutputWithPast`], with `loss` and `logits`
+    instead of `last_hidden_state`.
 
     Args:
         loss (`torch.Tensor` of shape `()`, *optional*): Next-token loss, given `labels`.
         logits (`torch.Tensor` of shape `(B, S or logits_to_keep, output_vocab_size)`): Of the tokens that can be
             predicted; placeholders and padding rows of the vocabulary have none.
-        past_key_values (`Cache`, *optional*)
-        hidden_states, attentions (`tuple` of `torch.Tensor`, *optional*): of the language model.
-        image_hidden_states, video_hidden_states, audio_hidden_states: as in [`VideoLlamaModelOutputWithPast`].
     """
-
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-    image_hidden_states: torch.Tensor | None = None
-    video_hidden_states: torch.Tensor | None = None
-    audio_hidden_states: torch.Tensor | None = None
 
 
 class VideoLlamaPreTrainedModel(PreTrainedModel):
@@ -91,7 +113,7 @@ class VideoLlamaPreTrainedModel(PreTrainedModel):
     input_modalities = ("image", "video", "audio", "text")
     supports_gradient_checkpointing = True
     _no_split_modules = ("VideoLlamaImageBindLayer", "VideoLlamaResampler", "Blip2QFormerLayer")
-    _skip_keys_device_placement = ("past_key_values",)
+    _skip_keys_device_placement = ("cache", "past_key_values")
     _supports_attention_backend = True
     _supports_flash_attn = True
     _supports_sdpa = True
@@ -461,6 +483,7 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        cache: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | VideoLlamaModelOutputWithPast:
         """
@@ -475,7 +498,8 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
                 [`~VideoLlamaModel.get_audio_features`].
             attention_mask (`torch.Tensor` of shape `(B, S)`, *optional*): 0 for padding.
             position_ids (`torch.LongTensor` of shape `(B, S)`, *optional*)
-            past_key_values (`Cache`, *optional*)
+            past_key_values, cache (`Cache`, *optional*): Two names of one thing; every version of the library knows
+                one of them, this model both.
             inputs_embeds (`torch.Tensor` of shape `(B, S, D)`, *optional*)
             mm_encoder_outputs (`dict` from "image", "video", "audio" to outputs of `get_*_features`, *optional*):
                 Features computed before, used instead of pixels or sound of that modality. Not changed.
@@ -485,7 +509,7 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
 
         Raises:
             ValueError: where raw input and features of one modality are both given, where placeholders and features
-                are not equally many, and as the `get_*_features`.
+                are not equally many, where two caches are given, and as the `get_*_features`.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("exactly one of input_ids and inputs_embeds must be given")
@@ -503,8 +527,9 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
             "audio_pixel_values": audio_pixel_values,
             "audio_clip_features": audio_clip_features,
         }
-        features = self._features(given, mm_encoder_outputs or {})
-        for modality, states in features.items():
+        encoded = self._encoded(given, mm_encoder_outputs or {}, **_recorded(kwargs))
+        for modality, media in encoded.items():
+            states = _pooled(media)
             mask = self.get_placeholder_mask(input_ids, inputs_embeds, states, modality)
             states = states.to(inputs_embeds.device, inputs_embeds.dtype)
             inputs_embeds = inputs_embeds.masked_scatter(mask.to(inputs_embeds.device), states)
@@ -512,27 +537,27 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         outputs = self.language_model(
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
+            **named_cache(past_key_values, cache),
             **kwargs,
         )
         return VideoLlamaModelOutputWithPast(
             last_hidden_state=outputs.last_hidden_state,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
-            **{f"{modality}_hidden_states": states for modality, states in features.items()},
+            **{CACHE_NAME: getattr(outputs, CACHE_NAME)},
+            **{f"{modality}_outputs": media for modality, media in encoded.items()},
         )
 
-    def _features(self, inputs: dict, computed: dict) -> dict[str, torch.Tensor]:
-        """Features (items, R, D) of the modalities that there are items of, from raw inputs or computed before."""
-        features = {kind: torch.stack(list(output.pooler_output)) for kind, output in computed.items() if output}
+    def _encoded(self, inputs: dict, computed: dict, **recorded: bool) -> dict[str, BaseModelOutputWithPooling]:
+        """What there is of each modality that there are items of, from raw inputs or computed before."""
+        encoded = {modality: output for modality, output in computed.items() if output is not None}
         for modality, given in group_inputs(inputs).items():
-            if modality in features:
+            if modality in encoded:
                 (name, *_) = [name for name in ITEM_ARGUMENTS[modality] if given[name] is not None]
                 raise ValueError(f"{name} and mm_encoder_outputs[{modality!r}] cannot both be given")
-            features[modality] = getattr(self, f"get_{modality}_features")(**given, return_dict=True).pooler_output
-        return features
+            encoded[modality] = getattr(self, f"get_{modality}_features")(**given, return_dict=True, **recorded)
+        return encoded
 
 
 class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, VideoLlamaGenerationMixin):
@@ -593,6 +618,7 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, VideoLlamaGe
         labels: torch.LongTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        cache: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | VideoLlamaCausalLMOutputWithPast:
         """
@@ -622,6 +648,7 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, VideoLlamaGe
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             mm_encoder_outputs=mm_encoder_outputs,
             return_dict=True,
@@ -637,13 +664,19 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, VideoLlamaGe
         return VideoLlamaCausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
-            image_hidden_states=outputs.image_hidden_states,
-            video_hidden_states=outputs.video_hidden_states,
-            audio_hidden_states=outputs.audio_hidden_states,
+            image_outputs=outputs.image_outputs,
+            video_outputs=outputs.video_outputs,
+            audio_outputs=outputs.audio_outputs,
+            **{CACHE_NAME: getattr(outputs, CACHE_NAME)},
         )
+
+
+def _pooled(outputs: BaseModelOutputWithPooling | None) -> torch.Tensor | None:
+    """The features (items, R, D) of an encoder's output, which engines may have split by item."""
+    features = None if outputs is None else outputs.pooler_output
+    return features if features is None or isinstance(features, torch.Tensor) else torch.stack(list(features))
 
 
 def _is_trained(part: nn.Module) -> bool:
