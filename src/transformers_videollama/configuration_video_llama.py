@@ -1,7 +1,13 @@
 """Configuration of Video-LLaMA (arXiv 2306.02858). The defaults are those of the released 7B checkpoints."""
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, Blip2QFormerConfig, Blip2VisionConfig, LlamaConfig
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    Blip2QFormerConfig,
+    Blip2VisionConfig,
+    LlamaConfig,
+)
 from transformers.configuration_utils import PreTrainedConfig
 
 
@@ -145,6 +151,7 @@ class VideoLlamaConfig(PreTrainedConfig):
             that are encoded in several steps, so that their number does not matter to the memory that it takes.
 
     Raises:
+        ValueError: where a part's configuration is of another kind than the part.
         StrictDataclassClassValidationError: where sizes that must agree do not; the message has both.
     """
 
@@ -182,11 +189,10 @@ class VideoLlamaConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
-        self.vision_config = _sub_config(Blip2VisionConfig, self.vision_config or {})
-        self.qformer_config = _sub_config(Blip2QFormerConfig, self.qformer_config or {})
-        self.video_resampler_config = _sub_config(VideoLlamaResamplerConfig, self.video_resampler_config or {})
-        self.audio_config = _sub_config(VideoLlamaAudioConfig, self.audio_config)
-        self.audio_vision_config = _sub_config(VideoLlamaAudioVisionConfig, self.audio_vision_config)
+        for name in ("vision_config", "qformer_config", "video_resampler_config"):
+            setattr(self, name, self._part(name, getattr(self, name) or {}))
+        self.audio_config = self._part("audio_config", self.audio_config)
+        self.audio_vision_config = self._part("audio_vision_config", self.audio_vision_config)
         self.text_config = _text_config(self.text_config)
         if self.audio_config is None:
             self.audio_resampler_config = None
@@ -194,9 +200,24 @@ class VideoLlamaConfig(PreTrainedConfig):
             sizes = {"encoder_hidden_size": 1024, "max_position_embeddings": 8, "num_query_tokens": 8}
             given = self.audio_resampler_config or {}
             given = sizes | given if isinstance(given, dict) else given
-            self.audio_resampler_config = _sub_config(VideoLlamaResamplerConfig, given)
+            self.audio_resampler_config = self._part("audio_resampler_config", given)
             self.audio_config.max_source_positions = self.audio_resampler_config.num_query_tokens
         super().__post_init__(**kwargs)
+
+    def _part(self, name: str, value: dict | PreTrainedConfig | None) -> PreTrainedConfig | None:
+        """The configuration of the part `name`, of the one kind that the part can have; `None` stays `None`."""
+        config_class = self.sub_configs[name]
+        if value is None:
+            return None
+        given = value if isinstance(value, dict) else {"model_type": value.model_type}
+        kind = given.get("model_type", config_class.model_type)
+        if kind != config_class.model_type:
+            raise ValueError(
+                f"{name} must be a {config_class.__name__} or a dict of its fields (model_type "
+                f"{config_class.model_type!r}), got a {type(value).__name__} of model_type {kind!r}; this part of the "
+                "network has no other architecture"
+            )
+        return config_class(**value) if isinstance(value, dict) else value
 
     def validate_architecture(self):
         """Checks that the parts fit together; part of the strict dataclass, run on creation and on saving."""
@@ -220,18 +241,18 @@ class VideoLlamaConfig(PreTrainedConfig):
             )
 
 
-def _sub_config(config_class, value):
-    """Returns `value` as a `config_class`; `None` stays `None`."""
-    return config_class(**value) if isinstance(value, dict) else value
-
-
-def _text_config(value):
+def _text_config(value: dict | PreTrainedConfig | None) -> PreTrainedConfig:
     if value is None:
         return LlamaConfig(vocab_size=PADDED_LLAMA_VOCAB_SIZE)
-    if not isinstance(value, dict):
-        return value
-    values = dict(value)
-    return AutoConfig.for_model(values.pop("model_type", "llama"), **values)
+    if isinstance(value, dict):
+        values = dict(value)
+        value = AutoConfig.for_model(values.pop("model_type", "llama"), **values)
+    if type(value) not in MODEL_FOR_CAUSAL_LM_MAPPING or not hasattr(value, "vocab_size"):
+        raise ValueError(
+            f"text_config must be of a causal language model that AutoModelForCausalLM knows, got a "
+            f"{type(value).__name__} (model_type {value.model_type!r})"
+        )
+    return value
 
 
 def _check_equal(config, left: str, right: str) -> None:

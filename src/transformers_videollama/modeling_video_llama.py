@@ -10,6 +10,7 @@ clips of all items, Q queries of the image Q-Former, R queries of a resampler, S
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -31,6 +32,7 @@ from transformers.utils.generic import is_flash_attention_requested
 
 from .configuration_video_llama import VideoLlamaConfig, VideoLlamaResamplerConfig
 from .generation_video_llama import CACHE_NAME, VideoLlamaGenerationMixin, named_cache
+from .input_checks import check_labels, check_pixels, check_spectrograms, check_step_mask, check_steps
 from .messages import ITEM_ARGUMENTS, group_inputs
 from .modeling_imagebind import VideoLlamaAudioModel, VideoLlamaAudioVisionModel
 
@@ -170,8 +172,10 @@ class VideoLlamaResampler(nn.Module):
             `pooler_output` (B, R, output_size).
 
         Raises:
-            ValueError: where an item has more steps than the position table has rows.
+            ValueError: where an item has no real step, or more steps than the position table has rows.
         """
+        check_step_mask(steps, step_mask, "step_mask", "item", "step")
+        precision = self._precision_for_flash_attention(steps)
         steps = steps.to(self.query_tokens.dtype)  # a branch that is trained may be kept in a wider type
         num_steps, limit = steps.shape[1], self.config.max_position_embeddings
         if num_steps > limit:
@@ -184,13 +188,30 @@ class VideoLlamaResampler(nn.Module):
         else:  # counted from the first real step
             positions = (step_mask.long().cumsum(dim=1) - 1).clamp(min=0)
         steps = steps + self.position_embedding(positions).unsqueeze(2)
-        if step_mask is not None and is_flash_attention_requested(self.config):
-            hidden_states = self._fuse_by_length(steps, step_mask)
-        else:
-            hidden_states = self._fuse(steps, step_mask)
+        with precision:
+            if step_mask is not None and is_flash_attention_requested(self.config):
+                hidden_states = self._fuse_by_length(steps, step_mask)
+            else:
+                hidden_states = self._fuse(steps, step_mask)
         return BaseModelOutputWithPooling(
             last_hidden_state=hidden_states, pooler_output=self.projection(hidden_states)
         )
+
+    def _precision_for_flash_attention(self, steps: torch.Tensor) -> AbstractContextManager:
+        """
+        Flash attention has no kernels for float32, so a branch that is kept in it, for training, attends in the half
+        precision of the rest of the model: that of its input, or the one that the model was loaded in.
+        """
+        device_type, half = steps.device.type, (torch.float16, torch.bfloat16)
+        dtype = next((dtype for dtype in (steps.dtype, self.config.dtype) if dtype in half), None)
+        if (
+            dtype is None
+            or self.query_tokens.dtype != torch.float32
+            or not is_flash_attention_requested(self.config)
+            or torch.is_autocast_enabled(device_type)
+        ):
+            return nullcontext()
+        return torch.autocast(device_type, dtype)
 
     def _fuse(self, steps: torch.Tensor, step_mask: torch.Tensor | None = None) -> torch.Tensor:
         if step_mask is not None:
@@ -300,15 +321,18 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
             `output_attentions=True` also those of the vision tower, for the real frames of all videos.
 
         Raises:
-            ValueError: for pixels of another shape than the vision tower takes, or more frames than positions.
+            ValueError: for pixels of another shape than the vision tower takes, more frames than positions, or a
+                video without a real frame.
         """
         if (pixel_values_videos is None) == (video_frame_features is None):
             raise ValueError("exactly one of pixels and frame features must be given")
         if video_frame_features is not None:
-            _check_steps(video_frame_features, self.config.num_query_tokens, self.config.qformer_config.hidden_size)
+            check_steps(video_frame_features, self.config.num_query_tokens, self.config.qformer_config.hidden_size)
+            check_step_mask(video_frame_features, video_frame_mask, "video_frame_mask", "video", "frame")
             seen = BaseModelOutputWithPooling(pooler_output=video_frame_features)
         else:
-            self._check_pixels(pixel_values_videos, self.config.vision_config.image_size)
+            check_pixels(pixel_values_videos, self.config.vision_config.image_size)
+            check_step_mask(pixel_values_videos, video_frame_mask, "video_frame_mask", "video", "frame")
             encode = partial(self._encode_frames, **_recorded(kwargs))
             seen = _encode_steps(encode, pixel_values_videos, video_frame_mask, self.config.encode_batch_size)
         fused = self.video_resampler(seen.pooler_output, video_frame_mask)
@@ -371,7 +395,8 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
 
         Raises:
             ValueError: where the model lacks the branch or the trunk that is asked for, where several inputs or none
-                are given, for other shapes than the trunk takes, or more steps than positions.
+                are given, for other shapes than the trunk takes, more steps than positions, or a sound without a real
+                clip.
         """
         if sum(given is not None for given in (input_features, audio_pixel_values, audio_clip_features)) != 1:
             raise ValueError("exactly one of input_features, audio_pixel_values and audio_clip_features must be given")
@@ -381,7 +406,8 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
                 "the original with its AL_*.pth and imagebind_huge.pth, and without --no-audio"
             )
         if audio_clip_features is not None:
-            _check_steps(audio_clip_features.unsqueeze(2), 1, self.config.audio_config.projection_dim)
+            check_steps(audio_clip_features.unsqueeze(2), 1, self.config.audio_config.projection_dim)
+            check_step_mask(audio_clip_features, audio_clip_mask, "audio_clip_mask", "sound", "clip")
             heard = BaseModelOutputWithPooling(pooler_output=audio_clip_features)
         else:
             heard = self._embed_clips(input_features, audio_pixel_values, audio_clip_mask, **_recorded(kwargs))
@@ -398,7 +424,8 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
     ) -> BaseModelOutputWithPooling:
         """Clips or frames (B, T, ...) -> `pooler_output` in ImageBind's joint space (B, T, projection_dim)"""
         if input_features is not None:
-            self._check_spectrograms(input_features)
+            audio = self.config.audio_config
+            check_spectrograms(input_features, audio.num_mel_bins, audio.num_mel_frames)
             steps, tower = input_features, self.audio_tower
         else:
             if self.audio_vision_tower is None:
@@ -406,26 +433,12 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
                     "this checkpoint lacks ImageBind's vision trunk (config.audio_vision_config is None), which "
                     "audio_pixel_values need; convert the original with --with-imagebind-vision"
                 )
-            self._check_pixels(pixels, self.config.audio_vision_config.image_size)
+            check_pixels(pixels, self.config.audio_vision_config.image_size)
             steps, tower = pixels, self.audio_vision_tower
+        check_step_mask(steps, mask, "audio_clip_mask", "sound", "clip")
         with _autograd_where_needed(_is_trained(tower), steps):
             encode = partial(tower, return_dict=True, **recorded)
             return _encode_steps(encode, steps, mask, self.config.encode_batch_size)
-
-    def _check_pixels(self, pixels: torch.Tensor, image_size: int) -> None:
-        if pixels.ndim != 5 or pixels.shape[2:] != (3, image_size, image_size):
-            raise ValueError(
-                f"pixels of videos must have shape (items, frames, 3, {image_size}, {image_size}), those of images "
-                f"the same without the frames; got {tuple(pixels.shape)}"
-            )
-
-    def _check_spectrograms(self, features: torch.Tensor) -> None:
-        expected = (self.config.audio_config.num_mel_bins, self.config.audio_config.num_mel_frames)
-        if features.ndim != 4 or features.shape[2:] != expected:
-            raise ValueError(
-                f"input_features must have shape (sounds, clips, {expected[0]}, {expected[1]}), "
-                f"got {tuple(features.shape)}"
-            )
 
     def get_placeholder_mask(
         self,
@@ -633,7 +646,13 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, VideoLlamaGe
 
         Returns:
             [`VideoLlamaCausalLMOutputWithPast`]
+
+        Raises:
+            ValueError: as [`VideoLlamaModel.forward`], and for labels that are neither -100 nor below
+                `output_vocab_size`, such as those of placeholders.
         """
+        if labels is not None:
+            check_labels(labels, self.config, kwargs.get("ignore_index", -100))
         outputs = self.model(
             input_ids=input_ids,
             pixel_values=pixel_values,
@@ -689,15 +708,6 @@ def _autograd_where_needed(trained: bool, inputs: torch.Tensor):
     require gradients, as the library's checkpointing with adapters does.
     """
     return torch.set_grad_enabled(torch.is_grad_enabled() and (trained or inputs.requires_grad))
-
-
-def _check_steps(features: torch.Tensor, num_tokens: int, width: int) -> None:
-    """Features of frames or clips that were computed before: (items, T, tokens of a step, width)"""
-    if features.ndim != 4 or features.shape[2:] != (num_tokens, width):
-        raise ValueError(
-            f"features must have shape (items, steps, {num_tokens}, {width}), got {tuple(features.shape)}; they were "
-            "computed by another model"
-        )
 
 
 def _recorded(kwargs: dict) -> dict[str, bool]:
