@@ -1,3 +1,17 @@
+# Copyright 2026 The transformers_videollama authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """
 ImageBind's trunks (arXiv 2305.05665): clips of sound, or frames in their stead, -> vectors of one joint space.
 
@@ -13,7 +27,6 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
-from transformers.models.blip_2.modeling_blip_2 import eager_attention_forward
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 from transformers.utils.generic import merge_with_config_defaults
@@ -23,6 +36,24 @@ from .configuration_video_llama import VideoLlamaAudioConfig, VideoLlamaAudioVis
 
 
 __all__ = ["VideoLlamaAudioModel", "VideoLlamaAudioVisionModel", "VideoLlamaImageBindPreTrainedModel"]
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Unpack[TransformersKwargs],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the library's attention interface falls back to: (N, heads, S, head_dim) -> (N, S, heads, head_dim)"""
+    scores = query @ key.transpose(-1, -2) * scaling
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = nn.functional.dropout(scores.softmax(dim=-1), p=dropout, training=module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
 class VideoLlamaImageBindAttention(nn.Module):
@@ -39,7 +70,9 @@ class VideoLlamaImageBindAttention(nn.Module):
         self.k_proj = nn.Linear(width, width)
         self.v_proj = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, width)
+        # CODEPATH: ImageBind's audio trunk has a learned key and value in every attention, its vision trunk has none
         self.bias_k = nn.Parameter(torch.empty(1, 1, width)) if config.add_bias_kv else None
+        # CODEPATH: as above
         self.bias_v = nn.Parameter(torch.empty(1, 1, width)) if config.add_bias_kv else None
 
     def forward(
@@ -119,7 +152,7 @@ class VideoLlamaImageBindPreTrainedModel(PreTrainedModel):
 class VideoLlamaImageBindModel(VideoLlamaImageBindPreTrainedModel):
     """
     What ImageBind's trunks have in common: class token, positions, blocks, and the head that maps the class token
-    into the joint space. A subclass builds the `stem`, which turns its input into patch embeddings (N, patches, D).
+    into the joint space. A subclass builds the stem, which turns its input into patch embeddings (N, patches, D).
     """
 
     _can_record_outputs = {
@@ -134,6 +167,11 @@ class VideoLlamaImageBindModel(VideoLlamaImageBindPreTrainedModel):
         self.layers = nn.ModuleList([VideoLlamaImageBindLayer(config) for _ in range(config.num_hidden_layers)])
         self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.projection = nn.Linear(config.hidden_size, config.projection_dim, bias=False)
+        self._build_stem(config)
+        self.post_init()
+
+    def _build_stem(self, config: VideoLlamaAudioConfig | VideoLlamaAudioVisionConfig) -> None:
+        raise NotImplementedError(f"{type(self).__name__} has no stem; use one of the trunks that build theirs")
 
     def _encode(self, patches: torch.Tensor, scale: float = 1.0, **kwargs) -> BaseModelOutputWithPooling:
         """(N, patches, D) -> last_hidden_state (N, 1 + patches, D), pooler_output (N, joint width) of norm `scale`"""
@@ -166,11 +204,12 @@ class VideoLlamaAudioModel(VideoLlamaImageBindModel):
         sides = (config.num_mel_bins, config.num_mel_frames)
         rows, columns = ((side - config.patch_size) // config.patch_stride + 1 for side in sides)
         super().__init__(config, num_patches=rows * columns)
+
+    def _build_stem(self, config: VideoLlamaAudioConfig) -> None:
         self.patch_embedding = nn.Conv2d(
             1, config.hidden_size, kernel_size=config.patch_size, stride=config.patch_stride, bias=False
         )
         self.stem_layernorm = nn.LayerNorm(config.hidden_size, eps=config.stem_layer_norm_eps)
-        self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
         return self.patch_embedding
@@ -207,11 +246,12 @@ class VideoLlamaAudioVisionModel(VideoLlamaImageBindModel):
 
     def __init__(self, config: VideoLlamaAudioVisionConfig):
         super().__init__(config, num_patches=(config.image_size // config.patch_size) ** 2)
+
+    def _build_stem(self, config: VideoLlamaAudioVisionConfig) -> None:
         self.patch_embedding = nn.Conv2d(
             3, config.hidden_size, kernel_size=config.patch_size, stride=config.patch_size, bias=False
         )
         self.pre_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
         return self.patch_embedding

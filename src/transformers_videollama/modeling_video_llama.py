@@ -1,3 +1,17 @@
+# Copyright 2026 The transformers_videollama authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """
 The network of Video-LLaMA (arXiv 2306.02858).
 
@@ -247,9 +261,11 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         self.qformer = VideoLlamaQFormerModel._from_config(config.qformer_config)
         self.video_resampler = VideoLlamaResampler(config.video_resampler_config, width)
         self.audio_tower = self.audio_vision_tower = self.audio_resampler = None
+        # CODEPATH: the released checkpoints of the vision-language branch alone have no audio branch
         if config.audio_config is not None:
             self.audio_tower = VideoLlamaAudioModel._from_config(config.audio_config)
             self.audio_resampler = VideoLlamaResampler(config.audio_resampler_config, width)
+        # CODEPATH: checkpoints to train the audio branch from have the trunk that frames go through; others have none
         if config.audio_vision_config is not None:
             self.audio_vision_tower = VideoLlamaAudioVisionModel._from_config(config.audio_vision_config)
         self.language_model = AutoModel.from_config(config.text_config)
