@@ -57,10 +57,11 @@ serve-test: $(VENV_SERVE)/.installed  ## serve the tiny model on the CPU, with b
 bench: install  ## measure the time to the first token of a first and a second question (python -m benchmarks)
 	$(VENV)/bin/python -m benchmarks chat
 
-lint: install  ## check style and types
+lint: install  ## check style, types, and the structure that the library asks of its models
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/python -m conformance.lint
 
 format: install  ## put the code into its style
 	$(VENV)/bin/ruff check --fix .
