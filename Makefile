@@ -16,14 +16,14 @@ install: $(VENV)/.installed  ## create .venv from constraints.txt
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python $(PIP_INSTALL) --constraint constraints.txt --editable '.[dev]'
+	$(VENV)/bin/python $(PIP_INSTALL) --constraint constraints.txt --editable '.[audio,dev]'
 	touch $@
 
 # The oldest supported transformers. Its any-to-any pipeline asks for librosa.
 $(VENV_MIN)/.installed: pyproject.toml constraints.txt constraints-min.txt
 	$(PYTHON) -m venv $(VENV_MIN)
 	grep -v '^transformers==' constraints.txt | cat - constraints-min.txt > $(VENV_MIN)/constraints.txt
-	$(VENV_MIN)/bin/python $(PIP_INSTALL) --constraint $(VENV_MIN)/constraints.txt --editable '.[dev]' librosa
+	$(VENV_MIN)/bin/python $(PIP_INSTALL) --constraint $(VENV_MIN)/constraints.txt --editable '.[audio,dev]' librosa
 	touch $@
 
 demo: install  ## render a clip with sound, and ask the tiny model of the package about it

@@ -20,6 +20,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from conftest import import_torchaudio
 from PIL import Image
 from render_clip import render_clip
 from transformers.dynamic_module_utils import get_imports
@@ -831,10 +832,7 @@ WINDOWS = ((0.0, 2.0), (0.0, 0.01), (1.3, 3.3), (2.17, 2.171), (1.23456, 2.34567
     "rates", ((44_100, 16_000), (22_050, 16_000), (8_000, 16_000), (16_000, 44_100), (11_025, 48_000))
 )
 def test_resampling_equals_torchaudio(rates):
-    try:
-        from torchaudio.functional import resample
-    except (ImportError, OSError, RuntimeError) as error:  # a wheel that was built for another torch
-        pytest.skip(f"torchaudio cannot be imported: {error}")
+    resample = import_torchaudio("torchaudio.functional").resample
     samples = noise(rates[0] * 2, channels=2)
     whole = load_sound(samples, sampling_rate=rates[0]).read(0, 2, rates[1])
     expected = resample(torch.tensor(samples / 32768, dtype=torch.float32), *rates)

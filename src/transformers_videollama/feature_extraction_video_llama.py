@@ -15,28 +15,20 @@
 """Sound -> the log-mel spectrograms of ImageBind's audio trunk."""
 
 import math
-import warnings
-from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.utils import TensorType
 
 from .media import MediaError, Sound, load_sound
 from .media.parallel import in_parallel
+from .media.spectrograms import log_mel_spectrogram, window_length
 
 
 __all__ = ["VideoLlamaFeatureExtractor"]
-
-# Kaldi's filter bank as ImageBind calls it: 25 ms Hann windows every 10 ms, pre-emphasis and DC removal per window.
-WINDOW_SECONDS, SHIFT_SECONDS = 0.025, 0.01
-PREEMPHASIS = 0.97
-LOWEST_HZ = 20.0
-LOG_FLOOR = 1.1920928955078125e-07  # float32's epsilon, Kaldi's floor under the logarithm
 
 Downmix = Literal["mean", "first"]
 
@@ -158,10 +150,10 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
         rate = self.sampling_rate
         num_samples = math.ceil(sound.duration * rate - 1e-6)  # as many as resampling the whole track gives
         length = min(round(self.clip_seconds * rate), num_samples)
-        if length < WINDOW_SECONDS * rate:
+        if length < window_length(rate):
             raise MediaError(
                 f"{sound.name}: got {sound.duration:.4f} s of sound, expected at least one window of "
-                f"{WINDOW_SECONDS} s; leave this sound out"
+                f"{window_length(rate) / rate:.4g} s; leave this sound out"
             )
         spectrograms: dict[int, torch.Tensor] = {}
         starts = self.clip_starts(num_samples, num_clips)
@@ -175,7 +167,8 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
 
     def _log_mel(self, samples: torch.Tensor) -> torch.Tensor:
         """(samples,) -> (feature_size, num_mel_frames); filled up behind the logarithm, as ImageBind does."""
-        mel = _kaldi_fbank(samples - samples.mean(), self.sampling_rate, self.feature_size)[:, : self.num_mel_frames]
+        mel = log_mel_spectrogram(samples - samples.mean(), self.sampling_rate, self.feature_size)
+        mel = mel[:, : self.num_mel_frames]
         missing = self.num_mel_frames - mel.shape[1]
         return torch.nn.functional.pad(mel, (0, missing), value=self.padding_value)
 
@@ -187,60 +180,3 @@ def as_list_of_sounds(sounds: Any) -> list:
     if sounds and all(isinstance(item, (int, float)) for item in sounds):
         return [np.asarray(sounds, dtype=np.float32)]
     return [sound for item in sounds for sound in as_list_of_sounds(item)]
-
-
-def _kaldi_fbank(samples: torch.Tensor, sampling_rate: int, num_mel_bins: int) -> torch.Tensor:
-    """(samples,) -> (num_mel_bins, frames), torchaudio's where it can be imported, else the library's."""
-    try:
-        from torchaudio.compliance.kaldi import fbank
-    except (ImportError, OSError, RuntimeError):  # a torchaudio built for another torch raises the last two
-        return _library_fbank(samples, sampling_rate, num_mel_bins)
-    return fbank(
-        samples.unsqueeze(0),
-        htk_compat=True,
-        sample_frequency=sampling_rate,
-        use_energy=False,
-        window_type="hanning",
-        num_mel_bins=num_mel_bins,
-        dither=0.0,
-        frame_length=1000 * WINDOW_SECONDS,
-        frame_shift=1000 * SHIFT_SECONDS,
-        preemphasis_coefficient=PREEMPHASIS,
-        low_freq=LOWEST_HZ,
-    ).T
-
-
-def _library_fbank(samples: torch.Tensor, sampling_rate: int, num_mel_bins: int) -> torch.Tensor:
-    length = round(WINDOW_SECONDS * sampling_rate)
-    mel = spectrogram(
-        samples.numpy().astype(np.float64),
-        window_function(length, "hann", periodic=False),
-        frame_length=length,
-        hop_length=round(SHIFT_SECONDS * sampling_rate),
-        fft_length=2 ** math.ceil(math.log2(length)),
-        power=2.0,
-        center=False,
-        preemphasis=PREEMPHASIS,
-        remove_dc_offset=True,
-        mel_filters=_mel_filters(sampling_rate, num_mel_bins, length),
-        log_mel="log",
-        mel_floor=LOG_FLOOR,
-    )
-    return torch.from_numpy(mel.astype(np.float32))
-
-
-@lru_cache
-def _mel_filters(sampling_rate: int, num_mel_bins: int, length: int) -> np.ndarray:
-    with warnings.catch_warnings():
-        # The lowest of 128 filters are narrower than a frequency bin and hence empty; in Kaldi they are too
-        warnings.filterwarnings("ignore", message="At least one mel filter has all zero values")
-        return mel_filter_bank(
-            num_frequency_bins=2 ** math.ceil(math.log2(length)) // 2 + 1,
-            num_mel_filters=num_mel_bins,
-            min_frequency=LOWEST_HZ,
-            max_frequency=sampling_rate / 2,
-            sampling_rate=sampling_rate,
-            norm=None,
-            mel_scale="kaldi",
-            triangularize_in_mel_space=True,
-        )
