@@ -1,6 +1,7 @@
 """A language model in a GGUF file as a source of the conversion. Files are written with llama.cpp's own package."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import gguf
@@ -14,7 +15,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from transformers_videollama.convert import ConversionError
 from transformers_videollama.convert.command import main
-from transformers_videollama.convert.processor_files import build_tokenizer
+from transformers_videollama.convert.tokenizer import build_tokenizer
 
 
 HALF_A_STEP = {Kind.F32: 0.0, Kind.F16: 2**-11, Kind.BF16: 2**-8, Kind.Q8_0: 0.5 / 127, Kind.Q4_0: 1 / 8}
@@ -23,6 +24,19 @@ HALF_A_STEP = {Kind.F32: 0.0, Kind.F16: 2**-11, Kind.BF16: 2**-8, Kind.Q8_0: 0.5
 @pytest.fixture(scope="module")
 def llama():
     return LlamaForCausalLM.from_pretrained(LLAMA)
+
+
+def write_tokenizer(path: Path, model: Path, merges: Sequence[str] = ()) -> Path:
+    """A file without tensors."""
+    writer = gguf.GGUFWriter(path, "llama")
+    add_sizes(writer, LlamaConfig(num_hidden_layers=1))
+    add_tokenizer(writer, model)
+    if merges:
+        writer.add_token_merges(merges)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    return path
 
 
 def write(path: Path, model: LlamaForCausalLM, kind: Kind = Kind.F32, architecture: str = "llama") -> Path:
@@ -57,8 +71,8 @@ def add_sizes(writer: gguf.GGUFWriter, config: LlamaConfig) -> None:
     writer.add_vocab_size(config.vocab_size)
 
 
-def add_tokenizer(writer: gguf.GGUFWriter) -> None:
-    pieces = sentencepiece.SentencePieceProcessor(model_file=str(LLAMA / "tokenizer.model"))
+def add_tokenizer(writer: gguf.GGUFWriter, model: Path = LLAMA / "tokenizer.model") -> None:
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(model))
     ids = range(pieces.get_piece_size())
     kinds = {
         i: TokenType.UNKNOWN
@@ -174,5 +188,6 @@ def test_bad_files_are_named(tmp_path, llama, make, message):
 def test_without_its_package(tmp_path, llama, monkeypatch):
     path = write(tmp_path / "a.gguf", llama)
     monkeypatch.setitem(sys.modules, "gguf", None)
-    with pytest.raises(ConversionError, match=r"a\.gguf: needs the package gguf to be read: `pip install gguf`"):
+    advice = r"a\.gguf: needs the package gguf to be read: `pip install 'transformers-videollama\[convert\]'`"
+    with pytest.raises(ConversionError, match=advice):
         run(tmp_path / "out", files={"llama": str(path)})

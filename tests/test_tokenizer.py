@@ -9,7 +9,7 @@ from conftest import REFERENCE, STYLES
 from tokenizers import Tokenizer, models, normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from transformers_videollama.convert.processor_files import build_tokenizer
+from transformers_videollama.convert.tokenizer import build_tokenizer
 
 
 LLAMA = REFERENCE / "checkpoints" / "llama-2-7b-chat-hf"

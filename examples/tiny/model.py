@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 from transformers_videollama import VideoLlamaConfig, VideoLlamaForConditionalGeneration, VideoLlamaProcessor
-from transformers_videollama.convert.processor_files import build_generation_config, build_processor, build_tokenizer
+from transformers_videollama.convert.processor_files import build_generation_config, build_processor
+from transformers_videollama.convert.tokenizer import build_tokenizer
 
 
 STYLE = "llama-2"

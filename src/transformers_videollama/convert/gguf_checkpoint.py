@@ -9,6 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from .checkpoints import UNREADABLE, Checkpoint
 from .errors import ConversionError
+from .sentence_pieces import SentencePieces
 
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ __all__ = ["GgufCheckpoint"]
 
 # Of other models, GGUF files have other names and other permutations
 ARCHITECTURE = "llama"
+SENTENCE_PIECES = "llama"  # what GGUF files call a tokenizer of SentencePiece's kind
 
 
 class GgufCheckpoint(Checkpoint):
@@ -50,6 +52,32 @@ class GgufCheckpoint(Checkpoint):
         sizes = {tensor.name: tuple(int(size) for size in reversed(tensor.shape)) for tensor in reader.tensors}
         self.shapes = {key: sizes[name] for key, name in self._gguf_names.items()}
 
+    @property
+    def sentence_pieces(self) -> SentencePieces | None:
+        """The vocabulary, where it is one of SentencePiece, as LLaMA-2's is and LLaMA-3's is not."""
+        if self._field("tokenizer.ggml.model") != SENTENCE_PIECES:
+            return None
+        pieces = self._field("tokenizer.ggml.tokens")
+        scores, kinds = self._field("tokenizer.ggml.scores"), self._field("tokenizer.ggml.token_type")
+        if not len(pieces) == len(scores) == len(kinds):
+            raise ConversionError(
+                f"{self.path}: has {len(pieces)} tokens, {len(scores)} scores and {len(kinds)} types of tokens, "
+                "expected as many of each"
+            )
+        space = self._field("tokenizer.ggml.add_space_prefix", True)
+        return SentencePieces.of_parts(self.path, pieces, scores, kinds, add_dummy_prefix=space)
+
+    def special_token(self, name: str) -> str | None:
+        """The text of "bos", "eos", "unknown" or "padding", where the file names such a token."""
+        number = self._field(f"tokenizer.ggml.{name}_token_id", -1)
+        return None if number < 0 else self._field("tokenizer.ggml.tokens")[number]
+
+    @property
+    def merges(self) -> list[tuple[str, str]]:
+        """Those that the file lists, which may be none: its scores say the same."""
+        left_and_right = (merge.partition(" ") for merge in self._field("tokenizer.ggml.merges", ()))
+        return [(left, right) for left, _, right in left_and_right]
+
     def file_of(self, key: str) -> str:
         return str(self.path)
 
@@ -78,7 +106,9 @@ class GgufCheckpoint(Checkpoint):
         try:
             from gguf import GGUFReader
         except ImportError as error:
-            raise ConversionError(f"{self.path}: needs the package gguf to be read: `pip install gguf`") from error
+            raise ConversionError(
+                f"{self.path}: needs the package gguf to be read: `pip install 'transformers-videollama[convert]'`"
+            ) from error
         try:
             return GGUFReader(self.path)
         except UNREADABLE as error:

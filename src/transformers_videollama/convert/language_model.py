@@ -7,16 +7,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import sentencepiece
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from .errors import ConversionError
 from .key_tables import BUFFERS, Ignored, KeyTable, Rule
+from .sentence_pieces import SentencePieces
 from .surgery import Vocabulary, grow_embeddings, grow_head
 
 
-__all__ = ["LanguageModelNames", "language_model_table", "library_arguments", "read_library_config", "tokenizer_size"]
+__all__ = [
+    "LanguageModelNames",
+    "language_model_table",
+    "library_arguments",
+    "read_json",
+    "read_library_config",
+    "tokenizer_size",
+]
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,9 @@ def tokenizer_size(folder: Path) -> int:
     """
     try:
         ids = [number for numbers in _token_ids(folder) for number in numbers]
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except ConversionError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConversionError(f"{folder}: the tokenizer's files cannot be read: {error}") from error
     if not ids:
         raise ConversionError(f"{folder}: no tokenizer.model, tokenizer.json or vocab.json")
@@ -112,19 +121,33 @@ def tokenizer_size(folder: Path) -> int:
 
 def _token_ids(folder: Path) -> Iterator[list[int]]:
     model = folder / "tokenizer.model"
-    tokenizer = _read_json(folder / "tokenizer.json")
+    tokenizer = read_json(folder / "tokenizer.json")
     if tokenizer:
         vocabulary = tokenizer["model"]["vocab"]
         yield list(vocabulary.values()) if isinstance(vocabulary, dict) else list(range(len(vocabulary)))
         yield [token["id"] for token in tokenizer.get("added_tokens", ())]
     elif model.exists():
-        yield [sentencepiece.SentencePieceProcessor(model_file=str(model)).get_piece_size() - 1]
+        yield [SentencePieces.read(model).processor.get_piece_size() - 1]
     else:
-        yield list(_read_json(folder / "vocab.json").values())
-    yield list(_read_json(folder / "added_tokens.json").values())
-    added = _read_json(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
+        yield list(read_json(folder / "vocab.json").values())
+    yield list(read_json(folder / "added_tokens.json").values())
+    added = read_json(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
     yield [int(number) for number in added]
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+def read_json(path: Path) -> dict[str, Any]:
+    """
+    Reads a JSON object; one without entries where there is no such file.
+
+    Raises:
+        ConversionError: where the file is none.
+    """
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConversionError(f"{path}: is no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ConversionError(f"{path}: holds a {type(content).__name__}, expected a JSON object")
+    return content

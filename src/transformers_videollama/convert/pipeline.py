@@ -20,9 +20,10 @@ from .key_tables import LOGIT_SCALE
 from .language_model import read_library_config, tokenizer_size
 from .options import ConversionOptions
 from .plan import Plan, plan_conversion
-from .processor_files import build_generation_config, build_processor, build_tokenizer
+from .processor_files import build_generation_config, build_processor
 from .sources import BLIP2_PARTS, Sources, find_sources, is_vicuna_era
 from .summary import Summary
+from .tokenizer import build_tokenizer
 from .weights import check_space, write_weights
 
 
@@ -150,8 +151,10 @@ def _write_all_but_weights(
     try:
         tokenizer = build_tokenizer(llama, config.image_token_id)
         processor = build_processor(tokenizer, config, style)
+    except ConversionError:
+        raise
     except (OSError, ValueError, ImportError) as error:
-        raise ConversionError(f"{llama}: no tokenizer can be made of this folder: {error}") from error
+        raise ConversionError(f"{llama}: no tokenizer can be made of it: {error}") from error
     config.architectures = ["VideoLlamaForConditionalGeneration"]
     for part in (config, *(getattr(config, name) for name in config.sub_configs)):
         if part is not None:

@@ -1,90 +1,18 @@
-"""Tokenizer, processor and generation settings of a converted checkpoint."""
+"""Processor and generation settings of a converted checkpoint."""
 
-from pathlib import Path
-
-from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
+from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from ..chat_templates import PromptStyle, load_chat_template
 from ..configuration_video_llama import VideoLlamaConfig
 from ..feature_extraction_video_llama import VideoLlamaFeatureExtractor
 from ..image_processing_video_llama import VideoLlamaImageProcessor
-from ..processing_video_llama import PLACEHOLDER_TOKENS, VideoLlamaProcessor
+from ..processing_video_llama import VideoLlamaProcessor
 from ..video_processing_video_llama import VideoLlamaVideoProcessor
-from .language_model import library_arguments
 
 
-__all__ = ["build_generation_config", "build_processor", "build_tokenizer"]
+__all__ = ["build_generation_config", "build_processor"]
 
-PLACEHOLDERS = tuple(PLACEHOLDER_TOKENS.values())
-# The chat templates break typed tokens up with this noncharacter, so that they stay text.
-BREAK = "\ufdd0"
 STOP_STRINGS = {"llama-2": None, "vicuna": "###"}
-
-
-def build_tokenizer(llama: Path, first_placeholder_id: int) -> PreTrainedTokenizerFast:
-    """
-    Makes the tokenizer of a converted checkpoint from that of its language model.
-
-    Args:
-        llama (`Path`): a folder that has `tokenizer.model` or `tokenizer.json`, or a GGUF file.
-        first_placeholder_id (`int`): id of `<image>`; `<video>` and `<audio>` follow.
-
-    Returns:
-        `PreTrainedTokenizerFast`: pads on the left with `<unk>` where the source names no padding token.
-
-    Raises:
-        ValueError: where the placeholders cannot get these ids.
-    """
-    source = AutoTokenizer.from_pretrained(**library_arguments(llama))
-    backend = Tokenizer.from_str(source.backend_tokenizer.to_str())
-    _set_original_spaces(backend)
-    missing = first_placeholder_id - backend.get_vocab_size()
-    # Rows of the embedding table that no token of the source has, so that ids are those of the table
-    fillers = [AddedToken(f"<unused_{i}>", special=True) for i in range(missing)]
-    backend.add_special_tokens([*fillers, *(AddedToken(token, special=True) for token in PLACEHOLDERS)])
-    ids = [backend.token_to_id(token) for token in PLACEHOLDERS]
-    if ids != list(range(first_placeholder_id, first_placeholder_id + len(PLACEHOLDERS))):
-        raise ValueError(
-            f"{llama}: the placeholders {PLACEHOLDERS} got the token ids {ids}, expected them to start at "
-            f"{first_placeholder_id}; the tokenizer has {source.vocab_size} tokens and holds some of them already"
-        )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        bos_token=source.bos_token,
-        eos_token=source.eos_token,
-        unk_token=source.unk_token,
-        pad_token=source.pad_token or source.unk_token or source.eos_token,
-        additional_special_tokens=list(PLACEHOLDERS),
-        add_bos_token=source.bos_token is not None,
-        padding_side="left",
-        model_max_length=source.model_max_length,
-        clean_up_tokenization_spaces=False,
-    )
-
-
-def _set_original_spaces(backend: Tokenizer) -> None:
-    """
-    Every piece of text between media gets SentencePiece's leading space, as in the original, whatever the source's
-    `legacy` says: `Metaspace` would leave it out where a piece starts with a space already. A tokenizer that is not
-    LLaMA's, or puts no space before a text, keeps its own way.
-    """
-    steps: list[normalizers.Normalizer] = [normalizers.Replace(BREAK, "")]
-    if getattr(backend.model, "byte_fallback", False) and _puts_a_space_before(backend):
-        backend.pre_tokenizer = None
-        steps += [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
-        backend.decoder = decoders.Sequence(
-            [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", left=1)]
-        )
-    elif backend.normalizer is not None:
-        steps.append(backend.normalizer)
-    backend.normalizer = normalizers.Sequence(steps)
-
-
-def _puts_a_space_before(backend: Tokenizer) -> bool:
-    if isinstance(backend.pre_tokenizer, pre_tokenizers.Metaspace):
-        return backend.pre_tokenizer.prepend_scheme != "never"
-    return "Prepend" in repr(backend.normalizer)
 
 
 def build_processor(
@@ -94,7 +22,7 @@ def build_processor(
     Makes the processor that fits a configuration.
 
     Args:
-        tokenizer: from [`build_tokenizer`].
+        tokenizer: from [`~convert.tokenizer.build_tokenizer`].
         config ([`VideoLlamaConfig`])
         style (`str`): "llama-2" or "vicuna".
 
@@ -128,7 +56,7 @@ def build_generation_config(
 
     Args:
         config ([`VideoLlamaConfig`])
-        tokenizer: from [`build_tokenizer`].
+        tokenizer: from [`~convert.tokenizer.build_tokenizer`].
         style (`str`): "llama-2" or "vicuna".
 
     Returns:
