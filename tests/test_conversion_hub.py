@@ -1,10 +1,7 @@
 """The Hub as source and as goal, without a network; and code beside the weights."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +9,7 @@ from huggingface_hub.errors import LocalTokenNotFoundError
 from test_conversion import CHECKPOINTS, LLAMA, run
 from transformers import Blip2Config, Blip2ForConditionalGeneration
 
-from transformers_videollama.convert import ConversionError, pipeline, sources
+from transformers_videollama.convert import ConversionError, export_code, pipeline, sources
 
 
 REPOSITORIES = {"org/video-llama": CHECKPOINTS, "org/llama": LLAMA}
@@ -150,60 +147,14 @@ def test_failed_upload_keeps_the_folder(tmp_path, monkeypatch):
     assert (tmp_path / "out" / "model.safetensors").exists()
 
 
-LOADING = """
-import sys
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("transformers_videollama", "conversion"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Absent())
-import torch
-from transformers import (
-    AutoConfig, AutoFeatureExtractor, AutoImageProcessor, AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText,
-    AutoModelForMultimodalLM, AutoProcessor, AutoVideoProcessor,
-)
-folder = sys.argv[1]
-for auto in (
-    AutoConfig, AutoModel, AutoModelForMultimodalLM, AutoModelForImageTextToText, AutoModelForCausalLM, AutoProcessor,
-    AutoVideoProcessor, AutoImageProcessor, AutoFeatureExtractor,
-):
-    loaded = auto.from_pretrained(folder, trust_remote_code=True)
-    assert type(loaded).__module__.startswith("transformers_modules."), (auto, type(loaded))
-    print(auto.__name__, type(loaded).__name__)
-model = AutoModelForMultimodalLM.from_pretrained(folder, trust_remote_code=True)
-print(tuple(model.get_video_features(torch.zeros(1, 2, 3, 224, 224)).pooler_output.shape))
-"""
-
-
-def test_folder_with_code_loads_where_the_package_is_absent(tmp_path):
-    run(tmp_path / "out", hub_code=True)
-    assert list(json.loads((tmp_path / "out" / "config.json").read_text())["auto_map"]) == [
-        "AutoConfig",
-        "AutoModel",
-        "AutoModelForMultimodalLM",
-        "AutoModelForImageTextToText",
-        "AutoModelForCausalLM",
-    ]
-    environment = os.environ | {
-        "HF_HOME": str(tmp_path / "home"),
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-    }
-    result = subprocess.run(
-        [sys.executable, "-c", LOADING, str(tmp_path / "out")], capture_output=True, text=True, env=environment
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines() == [
-        "AutoConfig VideoLlamaConfig",
-        "AutoModel VideoLlamaModel",
-        "AutoModelForMultimodalLM VideoLlamaForConditionalGeneration",
-        "AutoModelForImageTextToText VideoLlamaForConditionalGeneration",
-        "AutoModelForCausalLM VideoLlamaForConditionalGeneration",
-        "AutoProcessor VideoLlamaProcessor",
-        "AutoVideoProcessor VideoLlamaVideoProcessor",
-        "AutoImageProcessor VideoLlamaImageProcessor",
-        "AutoFeatureExtractor VideoLlamaFeatureExtractor",
-        "(1, 5, 64)",
-    ]
+def test_code_is_put_next_to_the_weights_and_uploaded(tmp_path, monkeypatch):
+    """The same as for a checkpoint that is there already."""
+    account = Account()
+    monkeypatch.setattr(pipeline, "HfApi", lambda: account)
+    run(tmp_path / "out", hub_code=True, push_to_hub="org/mine")
+    (*_, (_, _, uploaded)) = account.calls
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert sorted(before) == uploaded
+    code = {path.name for path in export_code(tmp_path / "out")}
+    assert {"video_llama.py", "modeling_video_llama.py", "config.json", "video_preprocessor_config.json"} <= code
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before

@@ -105,7 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-audio", action="store_true", help="leave the audio branch out")
     add("--with-imagebind-vision", action="store_true", help="add the trunk that training the audio branch needs")
     add("--dry-run", action="store_true", help="check names and shapes, write nothing")
-    add("--hub-code", action="store_true", help="put the code beside the weights, for trust_remote_code=True")
+    add("--hub-code", action="store_true", help="put the code next to the weights, for trust_remote_code=True")
     add("--max-shard-size", type=_size, default="2GB", metavar="SIZE", help="of a file of weights (default: 2GB)")
     add(
         "--config",

@@ -29,7 +29,7 @@ class ConversionOptions:
         vicuna_delta, base_llama (`str`, *optional*): Vicuna v0 as published, and the LLaMA that it is added to.
         overrides (`Mapping`): section of the configuration -> field -> value, what shapes cannot tell.
         max_shard_size (`int`): Bytes that a file of weights has at most, unless one tensor is larger.
-        hub_code (`bool`, defaults to `False`): Whether the code is put beside the weights, for `trust_remote_code`.
+        hub_code (`bool`, defaults to `False`): Whether the code is put next to the weights, for `trust_remote_code`.
         push_to_hub (`str`, *optional*): Hub id to upload the finished folder to.
         dry_run (`bool`, defaults to `False`): Check names and shapes alone, write nothing.
     """

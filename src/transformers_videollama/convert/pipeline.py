@@ -15,7 +15,7 @@ from .checkpoints import Checkpoint, DeltaCheckpoint, FileCheckpoint, FolderChec
 from .errors import ConversionError
 from .gguf_checkpoint import GgufCheckpoint
 from .headers import Headers
-from .hub_code import add_code
+from .hub_code import export_code
 from .key_tables import LOGIT_SCALE
 from .language_model import read_library_config, tokenizer_size
 from .options import ConversionOptions
@@ -165,7 +165,7 @@ def _write_all_but_weights(
     processor.video_processor.save_pretrained(folder)
     build_generation_config(config, tokenizer, style).save_pretrained(folder)
     if hub_code:
-        add_code(folder)
+        export_code(folder)
 
 
 def _check_login() -> None:

@@ -1,0 +1,95 @@
+"""What `test_exported_code.py` does in interpreters without the package: loads folders that carry their code."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from every_chat import ask_conversation, ask_every_chat, ask_pipeline, read_chats
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+
+__all__ = ["AUTO_CLASSES", "REPOSITORY", "load_and_save", "load_saved"]
+
+AUTO_CLASSES = (
+    "AutoConfig",
+    "AutoFeatureExtractor",
+    "AutoImageProcessor",
+    "AutoModel",
+    "AutoModelForCausalLM",
+    "AutoModelForImageTextToText",
+    "AutoModelForMultimodalLM",
+    "AutoProcessor",
+    "AutoVideoProcessor",
+)
+REPOSITORY = "org/tiny-1.0"
+
+
+def load_and_save(chats_file: str, folder: str, other: str, revision: str, saved: str) -> None:
+    """`other` is a folder with another version of the code; `saved` is for what is saved from `folder` and the Hub."""
+    sys.modules["transformers_videollama"] = None  # type: ignore[assignment]  # from here on, importing it fails
+    chats, found = read_chats(chats_file), {}
+    found["untrusted"] = [_refusal(auto, folder) for auto in ("AutoConfig", "AutoModelForMultimodalLM")]
+    found["modules"] = _modules(folder)
+    model, processor = _model_and_processor(folder)
+    found["answers"] = ask_every_chat(model, processor, chats)
+    found["tokens"] = _load("AutoTokenizer", folder)("What?")["input_ids"]
+    pipe = transformers.pipeline("any-to-any", model=folder, trust_remote_code=True)
+    found["pipeline"] = ask_pipeline(pipe, {name: chat for name, chat in chats.items() if name != "batch"})
+    conversation = get_class_from_dynamic_module("video_llama.VideoLlamaConversation", folder)
+    found["conversation"] = ask_conversation(conversation(model, processor), chats)
+
+    found["modules of the other"] = _modules(other)
+    found["modules of the Hub"] = _modules(REPOSITORY)
+    found["modules of the revision"] = _modules(REPOSITORY, revision=revision)
+    remote_model, remote_processor = _model_and_processor(REPOSITORY)
+    found["answers of the Hub"] = ask_every_chat(remote_model, remote_processor, chats)
+    for name, parts in {"folder": (model, processor), "Hub": (remote_model, remote_processor)}.items():
+        for part in parts:
+            part.save_pretrained(Path(saved) / name)
+
+    few = {"video with sound": chats["video with sound"]}
+    found["few of the other"] = ask_every_chat(*_model_and_processor(other), few)
+    del sys.modules["transformers_videollama"]
+    import transformers_videollama  # noqa: F401  # what was loaded before goes on
+
+    found["few with the package"] = ask_every_chat(model, processor, few)
+    found["few of the package"] = ask_every_chat(*_model_and_processor(folder), few)
+    found["modules with the package"] = _modules(folder)
+    print(json.dumps(found))
+
+
+def load_saved(chats_file: str, saved: str) -> None:
+    """What was saved there, each in a folder."""
+    sys.modules["transformers_videollama"] = None  # type: ignore[assignment]
+    chats, found = read_chats(chats_file), {}
+    for name, asked in {"folder": chats, "Hub": {"batch": chats["batch"]}}.items():
+        source = str(Path(saved) / name)
+        found[name] = {
+            "modules": _modules(source),
+            "answers": ask_every_chat(*_model_and_processor(source), asked),
+        }
+    print(json.dumps(found))
+
+
+def _load(auto: str, source: str, **options: Any) -> Any:
+    return getattr(transformers, auto).from_pretrained(source, trust_remote_code=True, **options)
+
+
+def _model_and_processor(source: str) -> tuple[torch.nn.Module, Any]:
+    return _load("AutoModelForMultimodalLM", source).eval(), _load("AutoProcessor", source)
+
+
+def _modules(source: str, **options: Any) -> list[str]:
+    """The modules of the classes that the Auto classes give, each once."""
+    return sorted({type(_load(auto, source, **options)).__module__ for auto in AUTO_CLASSES})
+
+
+def _refusal(auto: str, source: str) -> str:
+    try:
+        loaded = getattr(transformers, auto).from_pretrained(source, trust_remote_code=False)
+    except ValueError as error:
+        return str(error)
+    return f"loaded {type(loaded)}"
