@@ -19,7 +19,7 @@ FLOORS = (
     ("files", "tiny", "chat_templates", "configuration_video_llama"),
     ("media",),
     ("messages", "feature_extraction_video_llama", "image_processing_video_llama", "video_processing_video_llama"),
-    ("conversations", "generation_video_llama", "modeling_imagebind"),
+    ("conversations", "generation_video_llama", "input_checks", "modeling_imagebind"),
     ("modeling_video_llama", "processing_video_llama"),
     ("conversation", "quantization", "registration"),
     ("convert",),
