@@ -28,7 +28,7 @@ FLOORS = (
     ("__main__",),
 )
 # Lowest first, too: what is in a wing
-MEDIA = (
+MEDIA = [
     "access",
     "errors",
     "parallel",
@@ -38,9 +38,11 @@ MEDIA = (
     "images",
     "resampling",
     "sound",
+    "spectrograms",
     "frames",
-)
-MEDIA += ("video", "__init__")
+    "video",
+    "__init__",
+]
 # They re-export what has moved, for the paths that were documented
 MOVED = {"media_access"}
 
