@@ -58,8 +58,7 @@ class SentencePieces:
     content: bytes
 
     def __post_init__(self) -> None:
-        if not self.processor.get_piece_size():
-            raise ConversionError(f"{self.path}: has no pieces")
+        self.processor  # noqa: B018 (it complains about what is none)
 
     @classmethod
     def read(cls, path: Path) -> "SentencePieces":
@@ -86,12 +85,13 @@ class SentencePieces:
             from sentencepiece import SentencePieceProcessor
         except ImportError as error:
             raise ConversionError(_needs(self.path, "sentencepiece")) from error
+        fault = f"{self.path}: is incomplete, damaged or no SentencePiece model ({len(self.content):,} bytes)"
+        if not self.content:  # which would be an untrained model
+            raise ConversionError(fault)
         try:
             return SentencePieceProcessor(model_proto=self.content)
         except RuntimeError as error:
-            raise ConversionError(
-                f"{self.path}: is incomplete, damaged or no SentencePiece model ({len(self.content):,} bytes): {error}"
-            ) from error
+            raise ConversionError(f"{fault}: {error}") from error
 
     @cached_property
     def parsed(self) -> Any:
@@ -126,14 +126,10 @@ class SentencePieces:
         """Pieces that a text is cut at before anything is merged."""
         return self.of_kind(USER_DEFINED)
 
-    @property
-    def normal(self) -> list[str]:
-        """Pieces that text is made of; those for bytes are none of them."""
-        return self.of_kind(NORMAL)
-
     def model(self, merges: list[tuple[str, str]] | None = None) -> models.Model:
         """
-        The model for `tokenizers`.
+        The model for `tokenizers`. A unigram one adds scores up in another precision than SentencePiece, so that of
+        several ways to cut a text that are equally likely, such as that of ")))", it may take another.
 
         Args:
             merges (`list` of `tuple`, *optional*): others than those that the scores give a BPE model.
@@ -145,7 +141,7 @@ class SentencePieces:
         if kind == BPE:
             return models.BPE(
                 self.ids,
-                self.merges() if merges is None else merges,
+                self.merges if merges is None else merges,
                 unk_token=self.special("unk"),
                 fuse_unk=True,
                 byte_fallback=byte_fallback,
@@ -153,29 +149,44 @@ class SentencePieces:
         if kind == UNIGRAM:
             return models.Unigram(list(self._unigrams()), self.processor.unk_id(), byte_fallback)
         raise ConversionError(
-            f"{self.path}: holds a model of type {kind}, expected {UNIGRAM} (unigram) or {BPE} (BPE)"
+            f"{self.path}: holds a SentencePiece model of type {kind}, expected {UNIGRAM} (unigram) or {BPE} (BPE)"
         )
 
+    @cached_property
+    def scores(self) -> dict[str, float]:
+        """Of the pieces that text is made of."""
+        return {piece.piece: piece.score for piece in self.parsed.pieces if piece.type == NORMAL}
+
+    @cached_property
     def merges(self) -> list[tuple[str, str]]:
         """
         Pairs of pieces in the order in which they are merged: by the score of what they become. Where scores are the
         same, SentencePiece merges what stands leftmost in the text. No order of pairs says that; of whitespace, whose
         pieces have the same score in LLaMA's vocabulary, the pair with the longest left part first comes to the same.
         """
-        scores = {piece.piece: piece.score for piece in self.parsed.pieces if piece.type == NORMAL}
+        scores = self.scores
         pairs = [
-            (score, piece[:cut], piece[cut:])
-            for piece, score in scores.items()
+            (piece[:cut], piece[cut:])
+            for piece in scores
             for cut in range(1, len(piece))
             if piece[:cut] in scores and piece[cut:] in scores
         ]
-        pairs.sort(key=lambda pair: (-pair[0], -len(pair[1]), -len(pair[2])))
-        return [(left, right) for _, left, right in pairs]
+        return sorted(pairs, key=lambda pair: (-scores[pair[0] + pair[1]], -len(pair[0]), -len(pair[1])))
+
+    def equal_choices(self) -> Iterator[str]:
+        """Texts of three pieces of which the middle one could be merged to either side, with the same score. (BPE.)"""
+        if self.parsed.trainer.model_type != BPE:
+            return
+        right_parts: dict[tuple[float, str], list[str]] = {}
+        for left, right in self.merges:
+            right_parts.setdefault((self.scores[left + right], left), []).append(right)
+        for left, middle in self.merges:
+            for right in right_parts.get((self.scores[left + middle], middle), ()):
+                yield (left + middle + right).replace(SPACE, " ")
 
     def _unigrams(self) -> Iterator[tuple[str, float]]:
         """Pieces that no text is made of are spelled like some; they get a score that makes them the last choice."""
-        scores = [piece.score for piece in self.parsed.pieces if piece.type == NORMAL]
-        last_choice = min(scores, default=0.0) - 100
+        last_choice = min(self.scores.values(), default=0.0) - 100
         for piece in self.parsed.pieces:
             yield piece.piece, piece.score if piece.type in (NORMAL, USER_DEFINED) else last_choice
 

@@ -1,8 +1,9 @@
 """
-Whether a tokenizer gives the ids that SentencePiece gives: a battery of texts, every prompt of both styles, and every
-piece of the vocabulary among others.
+Whether a tokenizer gives the ids that SentencePiece gives: a battery of texts, every prompt of both styles, every
+piece of the vocabulary among others, and texts that several pieces of the same score could be merged from.
 """
 
+import itertools
 import random
 import re
 from collections.abc import Iterable, Iterator
@@ -47,6 +48,7 @@ TEXTS = (
     "ALL CAPITALS, camelCase, snake_case, kebab-case, don't, it's, we'll",
 )
 PIECES_A_TEXT = 6
+MAX_EQUAL_CHOICES = 20_000
 SEED = 2306
 TIMES = [0.0, 1.2, 2.5, 3.8, 5.0, 6.2, 7.5, 8.8]
 MEDIA: tuple[tuple[dict[str, Any], ...], ...] = (
@@ -71,11 +73,12 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerFast, source: TokenizerSource)
             stands between added tokens, behind one id for its start; or are others by a model of `source.others`.
     """
     encode = source.pieces.processor.encode
-    texts = [*TEXTS, *prompts(tokenizer), *texts_of_pieces(source.pieces)]
+    equal = itertools.islice(dict.fromkeys(source.pieces.equal_choices()), MAX_EQUAL_CHOICES)
+    texts = [*TEXTS, *prompts(tokenizer), *texts_of_pieces(source.pieces), *equal]
     start = [] if tokenizer.bos_token is None else [tokenizer.bos_token_id]
     for text, parts in zip(texts, _split(texts, tokenizer, source.pieces), strict=True):
         expected = start + [number for part in parts for number in (encode(part) if isinstance(part, str) else [part])]
-        _compare(source, text, expected, tokenizer.encode(text))
+        _compare(source, text, expected, tokenizer.backend_tokenizer.encode(text).ids)
     for name, model in source.others.items():
         other = Tokenizer(model)
         other.normalizer = tokenizer.backend_tokenizer.normalizer
@@ -105,7 +108,7 @@ def prompts(tokenizer: PreTrainedTokenizerFast) -> Iterator[str]:
 
 def texts_of_pieces(pieces: SentencePieces) -> Iterator[str]:
     """All pieces, some in each text, in an order that is always the same."""
-    known = [*pieces.normal, *pieces.user_defined]
+    known = [*pieces.scores, *pieces.user_defined]
     random.Random(SEED).shuffle(known)
     for start in range(0, len(known), PIECES_A_TEXT):
         yield "".join(known[start : start + PIECES_A_TEXT]).replace(SPACE, " ")

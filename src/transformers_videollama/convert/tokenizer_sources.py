@@ -136,11 +136,12 @@ def _added_tokens(folder: Path, config: Mapping[str, Any], named: Mapping[str, A
 def _behind(pieces: SentencePieces, tokens: Mapping[int, AddedToken]) -> dict[int, AddedToken]:
     behind = {}
     for number, token in tokens.items():
-        expected = pieces.ids.get(token.content, number)
-        if expected != number or (number < len(pieces.ids) and token.content not in pieces.ids):
+        piece = pieces.ids.get(token.content)
+        if piece != (number if number < len(pieces.ids) else None):
+            instead = "another piece has that id" if piece is None else f"it has the id {piece}"
             raise ConversionError(
                 f"{pieces.path.parent}: {token.content!r} was added with the id {number}, but in {pieces.path.name} "
-                f"{'it' if expected != number else 'another piece'} has the id {expected}"
+                f"{instead}"
             )
         if number >= len(pieces.ids):
             behind[number] = token
