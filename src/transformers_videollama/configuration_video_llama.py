@@ -50,7 +50,8 @@ class VideoLlamaResamplerConfig(Blip2QFormerConfig):
         max_position_embeddings (`int`, defaults to 32): Rows of the position table: the most frames of a video, or
             clips of a sound track, that one item can have (the released audio branch has 8).
         encoder_hidden_size (`int`, defaults to 768): Width of the step features that are fused.
-        num_hidden_layers (`int`, defaults to 2): Q-Former layers, each with cross-attention.
+        num_hidden_layers (`int`, defaults to 2): Q-Former layers.
+        cross_attention_frequency (`int`, defaults to 1): Every how many layers there is cross-attention.
     """
 
     model_type = "video_llama_resampler"
@@ -76,9 +77,11 @@ class VideoLlamaAudioConfig(PreTrainedConfig):
         hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, hidden_act: of the trunk.
         layer_norm_eps (`float`, defaults to 1e-6): of the blocks and the head.
         stem_layer_norm_eps (`float`, defaults to 1e-5): of the norm behind the patch embedding.
+        attention_dropout (`float`, defaults to 0.0): Share of attention weights that training drops.
         add_bias_kv (`bool`, defaults to `True`): Whether every attention appends one learned key and value.
         projection_dim (`int`, defaults to 1024): Width of ImageBind's joint space.
         logit_scale (`float`, defaults to 20.0): Norm of the embeddings of sound.
+        initializer_range (`float`, defaults to 0.02): Standard deviation of weights that are not loaded.
         max_source_positions (`int`, defaults to 8): Tokens that one sound takes in the language model's sequence.
             [`VideoLlamaConfig`] keeps it equal to the audio resampler's `num_query_tokens`; serving engines read it.
     """
@@ -116,8 +119,10 @@ class VideoLlamaAudioVisionConfig(PreTrainedConfig):
         patch_size (`int`, defaults to 14): Side of a patch.
         hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, hidden_act: of the trunk.
         layer_norm_eps (`float`, defaults to 1e-6): of the blocks, the norm before them and the head.
+        attention_dropout (`float`, defaults to 0.0): Share of attention weights that training drops.
         add_bias_kv (`bool`, defaults to `False`): Whether every attention appends one learned key and value.
         projection_dim (`int`, defaults to 1024): Width of ImageBind's joint space.
+        initializer_range (`float`, defaults to 0.02): Standard deviation of weights that are not loaded.
     """
 
     model_type = "video_llama_audio_vision"
@@ -163,6 +168,8 @@ class VideoLlamaConfig(PreTrainedConfig):
             rows) cannot be predicted: the model gives no logits for them. `None`: all rows can.
         encode_batch_size (`int`, defaults to 64): Frames, or clips of sound, that an encoder takes at once. More than
             that are encoded in several steps, so that their number does not matter to the memory that it takes.
+        initializer_range (`float`, defaults to 0.02): Standard deviation of learned queries that are not loaded.
+        tie_word_embeddings (`bool`, defaults to `False`): Whether the head has the weights of the input embeddings.
 
     Raises:
         ValueError: where a part's configuration is of another kind than the part.

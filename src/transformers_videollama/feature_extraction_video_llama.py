@@ -121,8 +121,12 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
 
     def fetch_audio(self, audio: Any, sampling_rate: int | None = None) -> list[Sound]:
         """
-        Opens sounds, as the library's pipelines ask of a feature extractor. They are resampled when they are read, so
-        the rate that the library wants them at, `sampling_rate`, is not needed.
+        Opens sounds, as the library's pipelines ask of a feature extractor.
+
+        Args:
+            audio: One sound or a list of them; what a source can be is said at [`load_sound`].
+            sampling_rate (`int`, *optional*): The rate that the library wants them at. It is not needed, because
+                sounds are resampled when they are read.
         """
         return [load_sound(item, **self._rate_of(item)) for item in as_list_of_sounds(audio)]
 

@@ -127,6 +127,8 @@ class VideoLlamaImageBindLayer(GradientCheckpointingLayer):
 
 
 class VideoLlamaImageBindPreTrainedModel(PreTrainedModel):
+    """What ImageBind's trunks have in common: how weights begin, and what of the library works with them."""
+
     supports_gradient_checkpointing = True
     _no_split_modules = ("VideoLlamaImageBindLayer",)
     _supports_attention_backend = True

@@ -124,6 +124,8 @@ class VideoLlamaCausalLMOutputWithPast(VideoLlamaMediaOutput, CausalLMOutputWith
 
 
 class VideoLlamaPreTrainedModel(PreTrainedModel):
+    """What the two models have in common: how weights begin, and what of the library works with them."""
+
     config: VideoLlamaConfig
     base_model_prefix = "model"
     input_modalities = ("image", "video", "audio", "text")
@@ -164,6 +166,10 @@ class VideoLlamaResampler(nn.Module):
     """
     Fuses the steps of an item, the frames of a video or the clips of a sound track, into a fixed number of tokens in
     the language model's space: learned positions, learned queries that attend to all steps, and a projection.
+
+    Args:
+        config ([`VideoLlamaResamplerConfig`])
+        output_size (`int`): Width of the language model's embeddings.
     """
 
     def __init__(self, config: VideoLlamaResamplerConfig, output_size: int):
@@ -602,6 +608,7 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, VideoLlamaGe
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Module:
+        """The head, of all rows of the vocabulary."""
         return self.lm_head
 
     def get_image_features(self, pixel_values: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]):

@@ -144,6 +144,8 @@ class VideoLlamaProcessor(ProcessorMixin):
                 `start`, `end` and, for samples, `sampling_rate`. A sound that stands right before a video is taken as
                 the video's own. A block without a source is a bare placeholder.
             chat_template (`str`, *optional*): The processor's own by default.
+            tools, documents (`list`, *optional*): Given to the template, where those of this package have no use for
+                them.
             add_generation_prompt (`bool`, defaults to `False`): Whether to open the answer.
             continue_final_message (`bool` or `str`, defaults to `False`): Whether the last message is to be continued.
             return_assistant_tokens_mask (`bool`, defaults to `False`): Whether `assistant_masks`, 1 where the tokens
@@ -342,12 +344,15 @@ class VideoLlamaProcessor(ProcessorMixin):
         return processed, [self.replace_audio_token(processed, i) for i in range(len(audio))]
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
+        """The placeholders that an image takes, the same number for each; the library's hook."""
         return self.image_token * self.num_video_tokens
 
     def replace_video_token(self, video_inputs: dict, video_idx: int, **kwargs) -> str:
+        """The placeholders that a video takes, the same number for each; the library's hook."""
         return self.video_token * self.num_video_tokens
 
     def replace_audio_token(self, audio_inputs: dict, audio_idx: int, **kwargs) -> str:
+        """The placeholders that a sound takes, the same number for each; the library's hook."""
         return self.audio_token * self.num_audio_tokens
 
     def _get_num_multimodal_tokens(self, image_sizes=None, video_sizes=None, audio_lengths=None, **kwargs):
