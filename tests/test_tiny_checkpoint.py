@@ -2,6 +2,7 @@
 
 import json
 import re
+import string
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from transformers import AutoModelForMultimodalLM, QuantizedCache, pipeline
 
 from examples.tiny import world
+from examples.tiny.card import CARD
 from examples.tiny.evaluate import ask
 from examples.tiny.render import render
 from transformers_videollama import TINY_CHECKPOINT
@@ -40,6 +42,8 @@ def test_it_is_small_and_says_how_it_was_made(model):
     assert sum(path.stat().st_size for path in Path(TINY_CHECKPOINT).iterdir() if path.is_file()) <= 10_000_000
     card = (Path(TINY_CHECKPOINT) / "README.md").read_text()
     assert re.search(r"^python -m examples.tiny demo/tiny --seed \d+$", card, flags=re.MULTILINE)
+    # All that card.py writes stands in it; between these pieces are the values of the run
+    assert not [piece for piece, *_ in string.Formatter().parse(CARD) if piece not in card]
 
 
 def test_it_is_right_with_a_quantised_cache(model, tiny_processor, bell_clip):

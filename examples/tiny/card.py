@@ -20,8 +20,8 @@ language: en
 # Tiny Video-LLaMA
 
 A Video-LLaMA of {parameters:.1f} million parameters. It sees coloured shapes that move and hears eight sounds,
-although its audio branch was trained on pictures alone. It is for trying things out and for tests, and knows
-nothing else.
+although its audio branch was trained on pictures alone. It is for trying things out and for tests. It knows nothing
+else.
 
 | | |
 |---|---|
@@ -30,19 +30,19 @@ nothing else.
 | motions | {motions} |
 | sounds | {sounds} |
 
-Questions that it was trained on ("{{}}" is "the object", or names it by its colour, its shape or both):
+It was trained on these questions ("{{}}" is "the object", or names it by its colour, its shape or both):
 
 {questions}
 
-It was made by
+This command made it
 
 ```bash
 python -m examples.tiny demo/tiny --seed {seed}
 ```
 
 in the repository of transformers_videollama, with Python {python}, torch {torch} and transformers {transformers}.
-`examples/tiny/README.md` there says what was trained on what. Answers that are right to the letter, about mp4 files of
-things that the training has not seen together, without / with sound:
+`examples/tiny/README.md` there says what was trained on what. The tables have the share of answers that are right to the
+letter, without / with sound. The questions are about mp4 files of things that the training has not seen together:
 
 {tables}"""
 
