@@ -41,8 +41,8 @@ python -m examples.tiny demo/tiny --seed {seed}
 ```
 
 in the repository of transformers_videollama, with Python {python}, torch {torch} and transformers {transformers}.
-`examples/tiny/README.md` there says what was trained on what. The tables have the share of answers that are right to the
-letter, without / with sound. The questions are about mp4 files of things that the training has not seen together:
+`examples/tiny/README.md` there says what was trained on what. The tables have the share of answers that are right to
+the letter, without / with sound. The questions are about mp4 files of things that the training has not seen together:
 
 {tables}"""
 
