@@ -4,7 +4,6 @@ import json
 import os
 import random
 from pathlib import Path
-from types import ModuleType
 
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read by huggingface_hub when it is imported
@@ -15,26 +14,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_conversions import HEADS, REFERENCE, STYLES
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 from examples.tiny import world
 from examples.tiny.render import render
 from transformers_videollama import TINY_CHECKPOINT
 from transformers_videollama.convert.command import main as convert
-
-
-REFERENCE = Path(__file__).parent / "data" / "reference"
-HEADS = Path(__file__).parent / "data" / "tiny_heads.json"
-STYLES = {"llama_2": "llama-2", "vicuna": "vicuna"}  # names in the golden data -> names of the package
-
-
-def import_torchaudio(module: str = "torchaudio") -> ModuleType:
-    """The module, or a skip: torchaudio is optional, and its wheels fit one torch each."""
-    return pytest.importorskip(
-        module,
-        exc_type=(ImportError, OSError, RuntimeError),
-        reason=f"{module} cannot be imported with torch {torch.__version__}; the extra `audio` installs it",
-    )
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 import torch
-from conftest import REFERENCE
 from safetensors.torch import load_file, save_file
+from tiny_conversions import REFERENCE
 from transformers import AutoModelForMultimodalLM
 
 from transformers_videollama.training import STAGES, load_branch, prepare_for_stage, save_branch

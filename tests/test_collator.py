@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 import torch
+from golden_cases import LOSSES, branch_inputs, training_cases
 from PIL import Image
 from render_clip import render_clip
-from test_golden_model import LOSSES, branch_inputs, training_cases
 
 from transformers_videollama import EncodedMedia, MediaError, load_chat_template
 from transformers_videollama.training import AugmentedDataset, VideoLlamaDataCollator

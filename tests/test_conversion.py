@@ -5,12 +5,13 @@ import re
 import shutil
 import stat
 import weakref
-from pathlib import Path
 
 import pytest
 import torch
+from golden_cases import golden_input
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tiny_conversions import CHECKPOINTS, HEADS, LLAMA, OVERRIDES, REFERENCE, copy_llama, load, run, weights_of
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -26,53 +27,15 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from transformers_videollama import VideoLlamaForConditionalGeneration
-from transformers_videollama.convert import ConversionOptions, convert, original_branch_state, weights
+from transformers_videollama.convert import original_branch_state, weights
 from transformers_videollama.convert.command import main
 
 
-DATA = Path(__file__).parent / "data"
-REFERENCE = DATA / "reference"
-CHECKPOINTS = REFERENCE / "checkpoints"
-LLAMA = CHECKPOINTS / "llama-2-7b-chat-hf"
-HEADS = DATA / "tiny_heads.json"
-OVERRIDES = json.loads(HEADS.read_text())
 CASES = json.loads((REFERENCE / "cases.json").read_text())["cases"]
 GOLDEN = load_file(REFERENCE / "golden.safetensors")
 TOLERANCE = {"atol": 1e-5, "rtol": 0}
 PLACEHOLDERS = slice(1000, 1003)  # the tiny LLaMA has 1000 tokens
 PADDING = slice(1003, 1024)
-
-
-def run(output, source=CHECKPOINTS, **options):
-    """Converts the tiny checkpoints."""
-    values = {"source": str(source), "output": Path(output), "overrides": OVERRIDES} | options
-    return convert(ConversionOptions(**values))
-
-
-def load(folder, **options):
-    model, info = VideoLlamaForConditionalGeneration.from_pretrained(folder, output_loading_info=True, **options)
-    assert not any(info.values()), info
-    return model.eval()
-
-
-def weights_of(folder):
-    return {key: tensor for file in sorted(folder.glob("*.safetensors")) for key, tensor in load_file(file).items()}
-
-
-def golden_input(case):
-    text = CASES[case]["input"]
-    shape = [int(size) for size in re.search(r"randn\(([\d, ]+)\)", text)[1].split(",")]
-    seed = int(re.search(r"seed\D*(\d+)", text)[1])
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def copy_llama(folder):
-    """A folder with the tiny tokenizer, for another language model."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("tokenizer.model", "tokenizer_config.json"):
-        shutil.copyfile(LLAMA / name, folder / name)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +55,7 @@ def model(converted):
 @torch.no_grad()
 def test_vision_features_are_the_originals(model, name):
     case = f"vision/{name}"
-    videos = golden_input(case).transpose(1, 2)  # the original has channels before frames
+    videos = golden_input(CASES[case]).transpose(1, 2)  # the original has channels before frames
     frames = videos.flatten(0, 1)
     patches = model.model.vision_tower(frames).last_hidden_state
     queries = model.model.query_tokens.expand(len(frames), -1, -1)
@@ -113,7 +76,7 @@ def test_vision_features_are_the_originals(model, name):
 @torch.no_grad()
 def test_sound_features_are_the_originals(model, name):
     case = f"audio/{name}"
-    clips = golden_input(case).squeeze(2)
+    clips = golden_input(CASES[case]).squeeze(2)
     features = model.get_audio_features(clips)
     torch.testing.assert_close(features.last_hidden_state, GOLDEN[f"{case}/audio_qformer"], **TOLERANCE)
     torch.testing.assert_close(features.pooler_output, GOLDEN[f"{case}/embeds"], **TOLERANCE)
@@ -124,7 +87,7 @@ def test_sound_features_are_the_originals(model, name):
 @torch.no_grad()
 def test_frames_through_the_audio_branch_are_the_originals(model):
     case = "audio/imagebind_vision"
-    frames = golden_input(case)
+    frames = golden_input(CASES[case])
     features = model.get_audio_features(audio_pixel_values=frames)
     torch.testing.assert_close(features.pooler_output, GOLDEN[f"{case}/embeds"], **TOLERANCE)
     imagebind = model.model.audio_vision_tower(frames.flatten(0, 1)).pooler_output.unflatten(0, frames.shape[:2])

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from test_conversion import CHECKPOINTS, HEADS, LLAMA, copy_llama, run
+from tiny_conversions import CHECKPOINTS, HEADS, LLAMA, copy_llama, run
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from transformers_videollama.convert import ConversionError, weights

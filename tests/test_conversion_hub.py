@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from huggingface_hub.errors import LocalTokenNotFoundError
-from test_conversion import CHECKPOINTS, LLAMA, run
+from tiny_conversions import CHECKPOINTS, LLAMA, run
 from transformers import Blip2Config, Blip2ForConditionalGeneration
 
 from transformers_videollama.convert import ConversionError, export_code, pipeline, sources

@@ -6,7 +6,7 @@ from functools import cache
 
 import pytest
 import torch
-from test_conversion import CHECKPOINTS, LLAMA, OVERRIDES, REFERENCE
+from tiny_conversions import CHECKPOINTS, LLAMA, OVERRIDES, REFERENCE
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen2Config
 
 from transformers_videollama import VideoLlamaConfig

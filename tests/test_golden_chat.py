@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import STYLES
+from tiny_conversions import STYLES
 from transformers import GenerationConfig
 
 

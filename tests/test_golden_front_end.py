@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from conftest import REFERENCE, import_torchaudio
+from optional import import_torchaudio
 from PIL import Image
+from tiny_conversions import REFERENCE
 
 from transformers_videollama import (
     Video,

@@ -1,27 +1,14 @@
 """The network against the original code: features of every route, and training losses."""
 
-import re
-
 import pytest
 import torch
+from golden_cases import LOSSES, as_frames, branch_inputs, golden_input, training_cases
 
 
 FEATURES = {"rtol": 0, "atol": 1e-5}
-LOSSES = {"rtol": 0, "atol": 1e-4}
-
-
-def golden_input(case: dict) -> torch.Tensor:
-    """The input that a case describes in words: torch.randn(shape) with a seed."""
-    shape, seed = re.fullmatch(
-        r"torch\.randn\((.+?)\) with .*?(?:manual_seed\(|seed )(\d+)\)?, .*", case["input"]
-    ).groups()
-    sizes = [int(size) for size in shape.split(",")]
-    return torch.randn(*sizes, generator=torch.Generator().manual_seed(int(seed)))
-
-
-def as_frames(pixels: torch.Tensor) -> torch.Tensor:
-    """(batch, channel, frame, height, width) of the original -> (videos, frames, 3, height, width)"""
-    return pixels.transpose(1, 2).contiguous()
+# The stream of residuals in front of the last norm reaches 31, and float32 rounds in the order that a CPU's kernels sum
+# in: the golden values are up to 2.1e-5 away from those of float64. What is read of it, behind the norm, is a feature.
+RESIDUALS = {"rtol": 8 * torch.finfo(torch.float32).eps, "atol": 1e-5}
 
 
 @pytest.mark.parametrize("name", ("video", "image", "video_max"))
@@ -43,7 +30,7 @@ def test_frame_features(any_attention_model, cases, golden, name):
     frames = as_frames(golden_input(cases["cases"][f"vision/{name}"])).flatten(0, 1)
     base = any_attention_model.model
     vision = base.vision_tower(frames, output_hidden_states=True)
-    torch.testing.assert_close(vision.hidden_states[-1][:, :8], golden[f"vision/{name}/vit"], **FEATURES)
+    torch.testing.assert_close(vision.hidden_states[-1][:, :8], golden[f"vision/{name}/vit"], **RESIDUALS)
     torch.testing.assert_close(vision.last_hidden_state[:, :8], golden[f"vision/{name}/ln_vision"], **FEATURES)
     queries = base.query_tokens.expand(len(frames), -1, -1)
     fused = base.qformer(query_embeds=queries, encoder_hidden_states=vision.last_hidden_state).last_hidden_state
@@ -68,18 +55,6 @@ def test_frames_through_the_audio_branch(any_attention_model, cases, golden):
     outputs = any_attention_model.get_audio_features(audio_pixel_values=frames)
     torch.testing.assert_close(outputs.last_hidden_state, golden["audio/imagebind_vision/audio_qformer"], **FEATURES)
     torch.testing.assert_close(outputs.pooler_output, golden["audio/imagebind_vision/embeds"], **FEATURES)
-
-
-def training_cases(kind: str) -> list[str]:
-    variants = {"instruct": ("image", "video"), "caption": ("plain", "prompt")}[kind]
-    return [f"train/{kind}/{branch}_branch/{variant}" for branch in ("video", "audio") for variant in variants]
-
-
-def branch_inputs(case: dict) -> dict[str, torch.Tensor]:
-    """Pixels of a training case, as the branch that is trained takes them."""
-    pixels = torch.randn(*case["pixel_shape"], generator=torch.Generator().manual_seed(case["pixel_seed"]))
-    frames = pixels.unsqueeze(1) if pixels.ndim == 4 else as_frames(pixels)
-    return {"audio_pixel_values" if case["branch"] == "audio" else "pixel_values_videos": frames}
 
 
 @pytest.mark.parametrize("name", training_cases("instruct"))

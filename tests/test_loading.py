@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import HEADS, REFERENCE
 from hub_server import serve_repository
 from interpreters import run_python
+from tiny_conversions import HEADS, REFERENCE
 from transformers import AutoModelForMultimodalLM
 
 from transformers_videollama.convert.command import main as convert

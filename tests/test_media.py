@@ -20,10 +20,11 @@ import av
 import numpy as np
 import pytest
 import torch
-from conftest import import_torchaudio
+from optional import import_torchaudio
 from PIL import Image
 from render_clip import render_clip
 from transformers.dynamic_module_utils import get_imports
+from whole_videos import decode_all
 
 from transformers_videollama import media
 from transformers_videollama.media import (
@@ -68,12 +69,6 @@ def picture(folder) -> Path:
     path = folder / "picture.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)).save(path)
     return path
-
-
-def decode_all(path: Path) -> np.ndarray:
-    """Every frame from first to last: the simple way."""
-    with av.open(str(path)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
 def nearest(frames: np.ndarray, reference: np.ndarray) -> list[int]:

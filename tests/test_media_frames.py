@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from test_media import decode_all
+from whole_videos import decode_all
 
 from transformers_videollama.media import MediaError, load_video
 from transformers_videollama.media.frames import VideoFile

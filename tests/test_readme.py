@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import HEADS, REFERENCE
 from PIL import Image
 from render_clip import render_clip
+from tiny_conversions import HEADS, REFERENCE
 
 
 ROOT = Path(__file__).parents[1]

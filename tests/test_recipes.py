@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_conversion import CHECKPOINTS, HEADS, LLAMA, copy_llama
+from tiny_conversions import CHECKPOINTS, HEADS, LLAMA, copy_llama
 from transformers import Blip2Config, Blip2ForConditionalGeneration, LlamaConfig, LlamaForCausalLM
 
 from transformers_videollama.convert.command import main
@@ -112,6 +112,6 @@ def test_outputs_have_different_names():
 def test_scripts_of_a_checkout_are_the_same(folder, monkeypatch, capsys, script):
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", [script, "original", "out", "--dry-run", "--config", str(HEADS)])
-    with pytest.raises(SystemExit, match="^0$"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         runpy.run_path(str(ROOT / "conversion" / script), run_name="__main__")
     assert "dry run: all names and shapes fit; out was not written" in capsys.readouterr().out

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 import sentencepiece
-from test_conversion import CHECKPOINTS, HEADS, LLAMA
-from test_conversion_gguf import write_tokenizer
+from gguf_files import write_tokenizer
+from tiny_conversions import CHECKPOINTS, HEADS, LLAMA
 from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 

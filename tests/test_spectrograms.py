@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from conftest import import_torchaudio
+from optional import import_torchaudio
 
 from transformers_videollama import VideoLlamaFeatureExtractor
 from transformers_videollama.media import spectrograms

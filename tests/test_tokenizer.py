@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import sentencepiece
-from conftest import REFERENCE, STYLES
+from tiny_conversions import REFERENCE, STYLES
 from tokenizers import Tokenizer, models, normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
