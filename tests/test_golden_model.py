@@ -6,8 +6,8 @@ from golden_cases import LOSSES, as_frames, branch_inputs, golden_input, trainin
 
 
 FEATURES = {"rtol": 0, "atol": 1e-5}
-# The stream of residuals in front of the last norm reaches 31, and float32 rounds in the order in which a CPU's kernels
-# sum: the golden values are up to 2.1e-5 away from those of float64. The norm behind it gives the features.
+# The stream of residuals in front of the last norm reaches 31, and float32 rounds in the order in which a CPU sums:
+# the golden values are up to 2.1e-5 away from those of float64. The norm behind it gives the features.
 RESIDUALS = {"rtol": 8 * torch.finfo(torch.float32).eps, "atol": 1e-5}
 
 
