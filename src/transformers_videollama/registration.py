@@ -18,6 +18,7 @@ from transformers import (
 )
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto import modeling_auto
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
 
 from .configuration_video_llama import (
     VideoLlamaAudioConfig,
@@ -88,9 +89,10 @@ def _library_modules() -> list[ModuleType]:
 
 def _register_config(config_class: type[PreTrainedConfig]) -> None:
     model_type = config_class.model_type
-    known = transformers.CONFIG_MAPPING._extra_content.get(model_type)
-    if known is config_class:
-        return
-    if known is not None:  # the library itself would put ours in its place without a word
+    if model_type in CONFIG_MAPPING and model_type not in CONFIG_MAPPING_NAMES:  # one that was registered
+        known = CONFIG_MAPPING[model_type]
+        if known is config_class:
+            return
+        # the library itself would put ours in its place without a word
         raise ValueError(f"the model type {model_type!r} is already used by {known}; import one of the two packages")
     AutoConfig.register(model_type, config_class)  # raises where the library has come to know a model of this name

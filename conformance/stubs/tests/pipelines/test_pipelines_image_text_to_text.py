@@ -8,7 +8,7 @@ class ImageTextToTextPipelineTests:
     task = "image-text-to-text"
 
     def get_test_pipeline(self, model, tokenizer, dtype: str, **processors) -> tuple:
-        processor = AutoProcessor.from_pretrained(model.config._name_or_path)
+        processor = AutoProcessor.from_pretrained(model.config.name_or_path)
         answer = pipeline(self.task, model=model, processor=processor, dtype=dtype, max_new_tokens=5)
         return answer, self.examples(processor)
 
