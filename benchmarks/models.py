@@ -4,7 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForMultimodalLM, AutoProcessor, BatchFeature, LlamaConfig
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMultimodalLM,
+    AutoProcessor,
+    BatchFeature,
+    LlamaConfig,
+    PreTrainedModel,
+)
 
 from transformers_videollama import (
     TINY_CHECKPOINT,
@@ -23,6 +31,7 @@ from .measure import Options
 
 __all__ = [
     "SIZES",
+    "checkpoint_activations",
     "config_of",
     "model_of",
     "processor_of",
@@ -109,3 +118,10 @@ def questions_about_noise(processor: VideoLlamaProcessor, number: int) -> BatchF
     return processor.apply_chat_template(
         chats, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
     )
+
+
+def checkpoint_activations(model: PreTrainedModel) -> None:
+    """By the name that the installed version of the library has for it; it is another from transformers 5.24 on."""
+    new_name = hasattr(model, "activation_checkpointing_enable")
+    enable = model.activation_checkpointing_enable if new_name else model.gradient_checkpointing_enable
+    enable()

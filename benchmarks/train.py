@@ -23,7 +23,7 @@ from transformers_videollama.training.feature_cache import FeatureCache, Feature
 
 from .clips import long_clip
 from .measure import Options, Timing, memory_of, seconds_of
-from .models import save_training_model
+from .models import checkpoint_activations, save_training_model
 
 
 __all__ = ["run", "training_step"]
@@ -111,7 +111,7 @@ def training_step(
     if from_features:
         rows = load_features(folder / "features", model, processor)
     if checkpointing:
-        model.gradient_checkpointing_enable()
+        checkpoint_activations(model)
     prepare_for_stage(model, STAGE)
     return step_of(model.train(), STAGE.collator(processor), rows, in_autograd)
 

@@ -24,6 +24,8 @@ from torch.utils._pytree import tree_iter
 from transformers_videollama import VideoLlamaConfig, VideoLlamaForConditionalGeneration, VideoLlamaResampler
 from transformers_videollama.training import STAGES, TrainingStage
 
+from .models import checkpoint_activations
+
 
 GIB = 1 << 30
 NUM_FRAMES = 8
@@ -79,7 +81,7 @@ def peak_bytes(stage: TrainingStage, batch_size: int, checkpointing: bool) -> tu
     with FakeTensorMode(), mock.patch("torch.compiler.is_compiling", return_value=True):
         model = fake_model(stage)
         if checkpointing:
-            model.gradient_checkpointing_enable()
+            checkpoint_activations(model)
         model.train()
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, foreach=False)

@@ -3,7 +3,7 @@ Trains one stage of Video-LLaMA with the library's `Trainer`: the recipe's argum
 
 python examples/train.py --model Video-LLaMA-2-7B --stage vl2 --data chats.jsonl --media-dir videos --bf16
 accelerate launch --config_file examples/accelerate/ddp.yaml examples/train.py --model Video-LLaMA-2-7B --stage vl2 ...
-python examples/train.py ... --branch-from runs/vl1/branch.safetensors --lora --load-in-4bit --gradient_checkpointing
+python examples/train.py ... --branch-from runs/vl1/branch.safetensors --lora --load-in-4bit --activation_checkpointing
 python examples/train.py ... --resume
 
 The smallest that works on a CPU, behind `make demo`, which leaves a clip, and with the tiny model of the package:
@@ -67,6 +67,9 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
     options.add_argument("--lora", action="store_true", help="train adapters of the language model, too")
     options.add_argument("--load-in-4bit", action="store_true", help="quantise the language model; needs --lora")
     options.add_argument("--resume", action="store_true", help="go on from the newest complete checkpoint")
+    if "activation_checkpointing" not in names:  # transformers before 5.24 has it under its older name alone
+        older = {"dest": "gradient_checkpointing", "action": "store_true", "default": None}
+        options.add_argument("--activation_checkpointing", help="keep fewer activations", **older)
     args = parser.parse_args(argv)
     if args.load_in_4bit and not args.lora:
         parser.error("--load-in-4bit needs --lora: the Trainer takes quantised models with adapters only")
