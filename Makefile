@@ -1,16 +1,18 @@
 # Every target sets up what it needs; nothing has to be installed by hand but Python 3.11 to 3.13 and make.
 PYTHON ?= python3
 VENV ?= .venv
+VENV_LATEST ?= .venv-latest
 VENV_MIN ?= .venv-min
 VENV_SERVE ?= .venv-serve
 WORKERS ?= 2
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tiny test test-min conformance conformance-min serve-test bench lint format clean
+.PHONY: help install demo tiny test test-latest test-min conformance conformance-latest conformance-min serve-test bench lint \
+	format clean
 
 help:  ## list these commands
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
 
 install: $(VENV)/.installed  ## create .venv from constraints.txt
 
@@ -26,6 +28,13 @@ $(VENV_MIN)/.installed: pyproject.toml constraints.txt constraints-min.txt
 	$(VENV_MIN)/bin/python $(PIP_INSTALL) --constraint $(VENV_MIN)/constraints.txt --editable '.[audio,dev]' librosa
 	touch $@
 
+# What a plain installation takes today: the newest release of everything, and so without the extra `audio`, whose wheels
+# fit one torch each. `make clean` is how it becomes the newest again.
+$(VENV_LATEST)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV_LATEST)
+	$(VENV_LATEST)/bin/python $(PIP_INSTALL) --upgrade --upgrade-strategy eager --editable '.[dev]'
+	touch $@
+
 demo: install  ## render a clip with sound, and ask the tiny model of the package about it
 	$(VENV)/bin/python -m examples.demo
 
@@ -35,11 +44,17 @@ tiny: install  ## train and test a tiny model that sees and hears, from nothing 
 test: install  ## run the tests
 	$(VENV)/bin/python -m pytest -n $(WORKERS)
 
+test-latest: $(VENV_LATEST)/.installed  ## run the tests on the newest release of everything
+	$(VENV_LATEST)/bin/python -m pytest -n $(WORKERS)
+
 test-min: $(VENV_MIN)/.installed  ## run the tests on the oldest supported transformers
 	$(VENV_MIN)/bin/python -m pytest -n $(WORKERS)
 
 conformance: install  ## run the library's own tests of models and processors on ours
 	$(VENV)/bin/python -m conformance -n $(WORKERS)
+
+conformance-latest: $(VENV_LATEST)/.installed  ## the same on the newest release of everything
+	$(VENV_LATEST)/bin/python -m conformance -n $(WORKERS)
 
 conformance-min: $(VENV_MIN)/.installed  ## the same on the oldest supported transformers
 	$(VENV_MIN)/bin/python -m conformance -n $(WORKERS)
@@ -68,4 +83,4 @@ format: install  ## put the code into its style
 	$(VENV)/bin/ruff format .
 
 clean:  ## remove the environments and what the demo made
-	rm -rf $(VENV) $(VENV_MIN) $(VENV_SERVE) demo
+	rm -rf $(VENV) $(VENV_LATEST) $(VENV_MIN) $(VENV_SERVE) demo

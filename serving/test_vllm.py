@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from private_parts import PRIVATE_PARTS, fault_of
 from vllm import LLM, SamplingParams
 
 from transformers_videollama import TINY_CHECKPOINT, load_sound, load_video
@@ -86,3 +87,10 @@ def test_more_frames_than_positions_are_refused_and_the_engine_goes_on(engine, r
         engine.generate([too_long], GREEDY)
     (output,) = engine.generate([prompt], GREEDY)
     assert output.outputs[0].text.strip() == request.answer.strip()
+
+
+@pytest.mark.parametrize(
+    "part", [part for part in PRIVATE_PARTS if part.package == "vllm"], ids=lambda part: part.path
+)
+def test_private_parts_are_as_the_table_has_them(part):
+    assert fault_of(part) is None, fault_of(part)

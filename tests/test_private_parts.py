@@ -53,7 +53,7 @@ def test_no_private_part_is_read_that_is_not_in_the_table(path):
 
 def test_private_parts_are_found_in_a_source():
     lines = ["thing._read", "thing._written = 1", "from package._module import _name, name", "getattr(thing, '_word')"]
-    found = list(private_names(ast.parse("\n".join([*lines, "__all__, thing.__class__, thing.public"]))))
+    found = sorted(private_names(ast.parse("\n".join([*lines, "__all__, thing.__class__, thing.public"]))))
     assert found == [(1, "_read"), (2, "_written"), (3, "_module"), (3, "_name"), (4, "_word")]
 
 
