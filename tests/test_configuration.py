@@ -6,9 +6,25 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
-from transformers import AutoConfig, Blip2VisionConfig, LlamaConfig
+from transformers import (
+    AutoConfig,
+    Blip2QFormerConfig,
+    Blip2VisionConfig,
+    CLIPTextConfig,
+    CLIPVisionConfig,
+    Dinov2Config,
+    LlamaConfig,
+    PreTrainedConfig,
+    VJEPA2Config,
+)
 
-from transformers_videollama import VideoLlamaAudioConfig, VideoLlamaConfig, VideoLlamaForConditionalGeneration
+from transformers_videollama import (
+    VideoLlamaAudioConfig,
+    VideoLlamaAudioVisionConfig,
+    VideoLlamaConfig,
+    VideoLlamaForConditionalGeneration,
+    VideoLlamaResamplerConfig,
+)
 
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -37,6 +53,31 @@ def test_parts_may_be_dicts_or_objects():
     as_object = VideoLlamaConfig(vision_config=Blip2VisionConfig(**vision), **sizes)
     assert as_dict.to_dict() == as_object.to_dict()
     assert vision == {"hidden_size": 64, "num_hidden_layers": 1}
+
+
+@pytest.mark.parametrize("as_dict", (False, True), ids=("object", "dict"))
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("vision_config", Dinov2Config(hidden_size=1408)),
+        ("vision_config", CLIPVisionConfig(hidden_size=1408, num_attention_heads=16)),
+        ("vision_config", VJEPA2Config(hidden_size=1408, num_attention_heads=16)),
+        ("qformer_config", Blip2VisionConfig()),
+        ("qformer_config", VideoLlamaResamplerConfig(encoder_hidden_size=1408)),  # a subclass, with other fields
+        ("video_resampler_config", Blip2QFormerConfig(encoder_hidden_size=768)),
+        ("audio_config", VideoLlamaAudioVisionConfig()),
+        ("audio_vision_config", VideoLlamaAudioConfig()),
+        ("audio_resampler_config", Blip2QFormerConfig(encoder_hidden_size=1024)),
+        ("text_config", Dinov2Config()),
+        ("text_config", CLIPTextConfig()),
+        ("text_config", VideoLlamaConfig()),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_parts_of_another_kind_are_refused(name: str, wrong: PreTrainedConfig, as_dict: bool):
+    given = {"audio_config": {}, name: wrong.to_dict() if as_dict else wrong}
+    with pytest.raises(ValueError, match=f"^{name} must be .* got a .*{wrong.model_type}'"):
+        VideoLlamaConfig(**given)
 
 
 def test_audio_branch_is_absent_unless_asked_for():
