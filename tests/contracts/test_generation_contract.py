@@ -1,7 +1,11 @@
 """What the library's GenerationTesterMixin asks of every model that generates, with media in the prompts."""
 
+import inspect
+
 import pytest
 import torch
+import transformers
+from packaging import version
 from transformers.cache_utils import DynamicCache, StaticCache
 from transformers.generation import (
     GenerateBeamDecoderOnlyOutput,
@@ -223,6 +227,10 @@ def test_an_answer_goes_on_from_the_cache(model, given):
         torch.testing.assert_close((one.keys, one.values), (other.keys, other.values))
 
 
+@pytest.mark.skipif(
+    version.parse(transformers.__version__) < version.parse("5.23"),
+    reason="older versions of the library leave media out of prompts in chunks, of every model",
+)
 @pytest.mark.parametrize("size", (1, 6, 100))
 def test_a_prompt_may_be_read_in_chunks(model, greedy, size):
     assert generate(model, batch(), prefill_chunk_size=size).tolist() == greedy.tolist()
@@ -230,7 +238,7 @@ def test_a_prompt_may_be_read_in_chunks(model, greedy, size):
 
 def test_compiled_without_a_break_it_returns_the_same(eager_model, monkeypatch):
     """Twice, because the cache of a first answer must not be in the way of a second."""
-    options = {**RECORDED, "return_dict_in_generate": True, "cache_implementation": "static"}
+    options = {**RECORDED, "return_dict_in_generate": True, "cache_implementation": "static", "max_new_tokens": 2}
     expected = generate(eager_model, batch(), **options)
     compiled = torch.compile(eager_model.forward, backend="eager", fullgraph=True)
     monkeypatch.setattr(eager_model, "forward", compiled)
@@ -282,4 +290,5 @@ def test_media_are_encoded_once_for_an_answer(model):
 def test_generation_comes_from_the_mixin_itself():
     bases = [base for base in VideoLlamaForConditionalGeneration.__bases__ if issubclass(base, GenerationMixin)]
     assert bases, "the library asks for GenerationMixin among the bases, not behind those of the network"
-    assert "inputs_embeds" in VideoLlamaForConditionalGeneration.prepare_inputs_for_generation.__code__.co_varnames
+    taken = inspect.signature(VideoLlamaForConditionalGeneration.prepare_inputs_for_generation).parameters
+    assert "inputs_embeds" in taken

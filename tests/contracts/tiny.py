@@ -7,7 +7,7 @@ from transformers_videollama import VideoLlamaConfig, VideoLlamaForConditionalGe
 
 
 TOKENS = {"image": (IMAGE, 4), "video": (VIDEO, 4), "audio": (AUDIO, 3)}  # placeholder, and how many an item takes
-CACHE_NAMES = ("cache", "past_key_values")  # of newer and of older versions of the library
+CACHE_NAMES = ("cache", "past_key_values")  # newer versions of the library know both, older ones the second
 PARTS = ("text", "vision", "qformer", "video_resampler", "audio", "audio_resampler")
 
 
@@ -68,5 +68,5 @@ def single() -> dict[str, torch.Tensor]:
 
 def cache_of(output) -> dict:
     """The cache of an output, under the name that the installed version of the library has for it."""
-    (name,) = (name for name in CACHE_NAMES if name in output)
+    name = next(name for name in CACHE_NAMES if name in output)
     return {name: output[name]}
