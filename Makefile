@@ -5,11 +5,21 @@ VENV_LATEST ?= .venv-latest
 VENV_MIN ?= .venv-min
 VENV_SERVE ?= .venv-serve
 WORKERS ?= 2
+# For `make gpu`: what the machine with the GPU lacks beside torch, its platform, and where it is carried and installed
+WHEELS ?= wheels
+GPU_PACKAGES ?= av bitsandbytes torchao transformers
+GPU_PYTHON ?= 3.12
+GPU_PLATFORMS ?= manylinux_2_28_x86_64 manylinux_2_24_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64
+GPU_CUDA ?= 130
+GPU_SITE ?= build/gpu
+GPU_ARGUMENTS ?=
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
+PIP_DOWNLOAD = -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+	--implementation cp --python-version $(GPU_PYTHON) $(GPU_PLATFORMS:%=--platform %) --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tiny test test-latest test-min conformance conformance-latest conformance-min serve-test bench lint \
-	format clean
+.PHONY: help install demo tiny test test-latest test-min conformance conformance-latest conformance-min serve-test bench wheels gpu \
+	lint format clean
 
 help:  ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
@@ -71,6 +81,18 @@ serve-test: $(VENV_SERVE)/.installed  ## serve the tiny model on the CPU, with b
 
 bench: install  ## measure the time to the first token of a first and a second question (python -m benchmarks)
 	$(VENV)/bin/python -m benchmarks chat
+
+# Into a folder that is carried to the machine with the GPU, with this tree; PYTHON is any with pip
+wheels:  ## download what `make gpu` installs on a machine without network (GPU_PYTHON, GPU_PLATFORMS, GPU_CUDA)
+\trm -rf $(WHEELS)
+\t$(PYTHON) $(PIP_DOWNLOAD) --dest $(WHEELS) $(GPU_PACKAGES)
+\t$(PYTHON) -m benchmarks.wheels $(WHEELS) --cuda $(GPU_CUDA)
+
+# The own torch of the machine stays as it is: the wheels come to stand in front of its packages
+gpu:  ## measure all that one GPU has to show, in less than nine minutes; another call goes on where it stopped
+\trm -rf $(GPU_SITE)
+\t[ ! -d $(WHEELS) ] || $(PYTHON) $(PIP_INSTALL) --no-index --no-deps --no-compile --target $(GPU_SITE) $(WHEELS)/*.whl
+\tPYTHONPATH=$(GPU_SITE):src $(PYTHON) -m benchmarks.gpu $(GPU_ARGUMENTS)
 
 lint: install  ## check style, types, and the structure that the library asks of its models
 	$(VENV)/bin/ruff check .

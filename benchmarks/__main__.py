@@ -13,7 +13,20 @@ from .models import SIZES
 from .report import as_json, as_markdown, keep
 
 
-SUITES = ("attention", "batch", "chat", "convert", "encode", "generate", "load", "media", "profile", "serve", "train")
+SUITES = (
+    "attention",
+    "batch",
+    "chat",
+    "convert",
+    "decode",
+    "encode",
+    "generate",
+    "load",
+    "media",
+    "memory",
+    "prefill",
+)
+SUITES += ("profile", "serve", "step", "train")
 DTYPES = ("float32", "bfloat16", "float16")
 
 

@@ -9,14 +9,14 @@ import torch
 
 from transformers_videollama import VideoLlamaModel
 
-from .measure import Options, flops_of, matrix_rate, memory_of, seconds_of
+from .measure import Options, flops_of, forget_peak, matrix_rate, memory_of, peak_gib, seconds_of
 from .models import vision_model_of
 
 
 __all__ = ["run"]
 
 NUM_FRAMES = 8
-CLIPS = (1, 2)
+CLIPS = {"cpu": (1, 2), "cuda": (1, 8, 64)}
 FRAMES_OF_MEMORY, ENCODED_AT_ONCE = (16, 64, 256), 16
 
 
@@ -27,11 +27,13 @@ def run(options: Options) -> dict[str, Any]:
         measured = Options(options.size, options.device, dtype, options.repeats)
         rates[str(dtype)] = matrix_rate(measured)
         model = vision_model_of(measured)
-        rows += [row_of(model, clips, measured, rates[str(dtype)]) for clips in CLIPS]
+        rows += [row_of(model, clips, measured, rates[str(dtype)]) for clips in CLIPS[options.device.type]]
         del model
     first = rows[0]["seconds"].median_s
     for row in rows:
         row["a clip, of the first"] = row["seconds"].median_s / row["clips"] / first
+    if options.device.type == "cuda":
+        return {"rows": rows, "matrix FLOP/s": rates}
     size = "tiny" if options.size == "tiny" else "small"
     memory = {f"{frames} frames": memory_of_frames(frames, size) for frames in FRAMES_OF_MEMORY}
     return {"rows": rows, "matrix FLOP/s": rates, f"MiB with encode_batch_size={ENCODED_AT_ONCE}, {size}": memory}
@@ -42,13 +44,16 @@ def row_of(model: VideoLlamaModel, clips: int, options: Options, rate: float) ->
     side = model.config.vision_config.image_size
     pixels = torch.randn(clips, NUM_FRAMES, 3, side, side, device=options.device, dtype=options.dtype)
     flops = flops_of(lambda: model.get_video_features(pixels))
+    forget_peak(options.device)
     timing = seconds_of(lambda: model.get_video_features(pixels), options.repeats, options.device)
     return {
         "weights": str(options.dtype).removeprefix("torch."),
         "clips": clips,
         "seconds": timing,
+        "frames a second": clips * NUM_FRAMES / timing.median_s,
         "TFLOP": flops / 1e12,
         "share of matrix rate": flops / timing.median_s / rate,
+        "GiB at most": peak_gib(options.device),
     }
 
 

@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from transformers import AutoModelForMultimodalLM
 
+from transformers_videollama.quantization import quantization_config
+
 from .measure import Memory, Options, memory_of
 from .models import config_of
 from .sparse import write_safetensors
 
 
-__all__ = ["run"]
+__all__ = ["quantised_model_of", "run", "write_model"]
 
 LOADED = "from_pretrained, and every page of the weights touched"
 READ = """
@@ -78,6 +80,18 @@ def write_model(folder: Path, options: Options) -> int:
     state = model.state_dict()
     write_safetensors(folder, {key: tuple(tensor.shape) for key, tensor in state.items()}, options.dtype)
     return sum(tensor.numel() for tensor in state.values()) * options.dtype.itemsize
+
+
+def quantised_model_of(kind: str, options: Options):
+    """The model with its language model quantised, by `from_pretrained`, from weights that are zeros."""
+    quantising = quantization_config(kind, device=options.device)
+    with tempfile.TemporaryDirectory() as folder:
+        write_model(Path(folder), options)
+        model = AutoModelForMultimodalLM.from_pretrained(
+            folder, dtype=options.dtype, device_map=options.device, quantization_config=quantising
+        )
+    model.generation_config.update(do_sample=False, eos_token_id=None, pad_token_id=0)
+    return model.requires_grad_(False).eval()
 
 
 def row_of(what: str, runs: list[Memory], against: list[Memory] | None, weights: float) -> dict[str, Any]:

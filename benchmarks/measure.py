@@ -3,12 +3,14 @@
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
 import torch
@@ -22,12 +24,18 @@ __all__ = [
     "Timing",
     "about_machine",
     "copy_rate",
+    "difference",
     "flops_of",
+    "forget_peak",
     "matrix_rate",
     "memory_of",
+    "peak_gib",
     "seconds_of",
     "vector_rate",
 ]
+
+# What changes the times of an accelerator, if it is installed
+ACCELERATING = ("bitsandbytes", "flash-attn", "flash-attn-3", "flash-attn-4", "torchao")
 
 
 @dataclass(frozen=True)
@@ -118,9 +126,27 @@ def flops_of(call: Callable[[], Any]) -> int:
     return int(counter.get_total_flops())
 
 
+def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Length of the difference of two tensors, as a share of the length of what is expected."""
+    found, expected = found.float(), expected.float()
+    return float((found - expected).norm() / expected.norm())
+
+
+def forget_peak(device: torch.device) -> None:
+    """What `peak_gib` counts begins here."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_gib(device: torch.device) -> float | None:
+    """GiB of an accelerator that tensors took at most, weights included; `None` on a CPU, where nobody counts them."""
+    return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
+
+
 def matrix_rate(options: Options) -> float:
     """FLOP/s of a product of two large square matrices, the best of `repeats`."""
-    side = 8192 if options.device.type == "cuda" else 3072
+    # The tiny size is there to try a suite
+    side = 8192 if options.device.type == "cuda" else 512 if options.size == "tiny" else 3072
     left, right = (torch.randn(side, side, device=options.device, dtype=options.dtype) for _ in range(2))
     timing = seconds_of(lambda: left @ right, options.repeats, options.device)
     return 2 * side**3 / timing.min_s
@@ -158,5 +184,15 @@ def about_machine(options: Options) -> dict[str, Any]:
             "python": platform.python_version(),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
+            **(_accelerating_versions() if accelerator else {}),
         },
     }
+
+
+def _accelerating_versions() -> dict[str, str]:
+    installed = {each.name.lower().replace("_", "-") for each in metadata.distributions() if each.name}
+    versions = {name: metadata.version(name) if name in installed else "none" for name in ACCELERATING}
+    if shutil.which("nvidia-smi"):
+        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        versions["driver"] = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
+    return {"cuda": str(torch.version.cuda), **versions}

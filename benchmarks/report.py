@@ -1,14 +1,14 @@
 """Results as a table for people, a line of JSON, and files that are kept."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from .measure import Timing
 
 
-__all__ = ["as_json", "as_markdown", "keep"]
+__all__ = ["as_json", "as_markdown", "from_json", "keep", "table"]
 
 # What every result has besides what its suite measures
 KNOWN = ("suite", "what", "command", "size", "device", "dtype", "repeats", "machine", "accelerator", "load_average")
@@ -18,6 +18,12 @@ RESULTS = Path(__file__).parent / "results"
 
 def as_json(result: dict[str, Any]) -> str:
     return json.dumps(result, default=asdict)
+
+
+def from_json(text: str) -> dict[str, Any]:
+    """The inverse of `as_json`."""
+    timing = {field.name for field in fields(Timing)}
+    return json.loads(text, object_hook=lambda entries: Timing(**entries) if entries.keys() == timing else entries)
 
 
 def as_markdown(result: dict[str, Any]) -> str:

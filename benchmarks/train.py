@@ -16,21 +16,19 @@ import numpy as np
 import torch
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
-from transformers_videollama import VideoLlamaForConditionalGeneration
-from transformers_videollama.training import STAGES, VideoLlamaDataCollator, precompute, prepare_for_stage
+from transformers_videollama.training import precompute, prepare_for_stage
 from transformers_videollama.training.datasets import load_messages
 from transformers_videollama.training.feature_cache import FeatureCache, FeatureDataset, load_features
 
 from .clips import long_clip
 from .measure import Options, Timing, memory_of, seconds_of
 from .models import checkpoint_activations, save_training_model
+from .step import CAPTION, STAGE, step_of
 
 
 __all__ = ["run", "training_step"]
 
-STAGE = STAGES["vl1"]
 CLIPS, NUM_FRAMES = 2, 8
-CAPTION = " ".join(["a red ball swings over the ground and a bell rings twice"] * 10)
 READ_ROWS, READ_SHARD = 1024, 256
 PREPARE = """
 import pathlib, torch
@@ -114,25 +112,6 @@ def training_step(
         checkpoint_activations(model)
     prepare_for_stage(model, STAGE)
     return step_of(model.train(), STAGE.collator(processor), rows, in_autograd)
-
-
-def step_of(
-    model: VideoLlamaForConditionalGeneration,
-    collator: VideoLlamaDataCollator,
-    rows: Sequence[Any],
-    in_autograd: bool,
-) -> Callable[[], None]:
-    optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=1e-6)
-
-    def step() -> None:
-        batch = {name: tensor.to(model.device) for name, tensor in collator([rows[i] for i in range(CLIPS)]).items()}
-        if in_autograd:
-            batch["pixel_values_videos"].requires_grad_()
-        model(**batch).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
 
 
 def reading_rate(folder: Path, repeats: int) -> float:
