@@ -1,6 +1,7 @@
 """
 `from_pretrained` of a folder in the checkpoint format, of zeros that take no room on the disk, against reading the
-same bytes; and importing the package against importing the library.
+same bytes; importing the package, which registers with the library's Auto classes, against importing these alone; and
+the help of the command, which needs neither. The start of Python is not in these seconds.
 """
 
 import statistics
@@ -35,7 +36,14 @@ for parameter in model.parameters():
     parameter.detach().view(-1)[::1024].sum()
 """
 AUTO_CLASSES = "from transformers import AutoModelForMultimodalLM, AutoProcessor"
-WITH_AUTO = ", and the Auto classes"
+# The package knows the command by its name
+HELP = """
+import contextlib, sys
+sys.argv[:] = ["videollama", "--help"]
+from transformers_videollama.cli import main
+with contextlib.suppress(SystemExit):
+    main()
+"""
 # What loading imports on its way would count as memory of the model
 PREPARE = """
 import torch, transformers_videollama
@@ -45,29 +53,29 @@ AutoModelForMultimodalLM.from_pretrained(transformers_videollama.TINY_CHECKPOINT
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Rows: loading, reading alone, and the imports, alone and with the Auto classes, which registering waits for."""
+    """Rows: reading alone, loading, the imports, the command's help."""
     with tempfile.TemporaryDirectory() as folder:
         weights = write_model(Path(folder), options) / 2**20
         reading = [memory_of("", READ.format(folder=folder)) for _ in range(options.repeats)]
         dtype = str(options.dtype).removeprefix("torch.")
         loading = [memory_of(PREPARE, LOAD.format(folder=folder, dtype=dtype)) for _ in range(options.repeats)]
+    library = starting("import transformers", options)
+    auto_classes = starting(f"import transformers\n{AUTO_CLASSES}", options)
+    package = starting(f"import transformers_videollama\n{AUTO_CLASSES}", options)
     rows = [
         row_of("read the files", reading, None, weights),
         row_of(LOADED, loading, reading, weights),
+        row_of("import transformers", library, None, weights),
+        row_of("import transformers, and the Auto classes", auto_classes, None, weights),
+        row_of("import transformers_videollama, and the Auto classes", package, auto_classes, weights),
+        row_of("videollama --help", starting(HELP, options), None, weights),
     ]
-    for auto_classes in ("", AUTO_CLASSES):
-        library = importing("import transformers", auto_classes, options)
-        package = importing("import transformers_videollama", auto_classes, options)
-        rows += [
-            row_of(f"import transformers{auto_classes and WITH_AUTO}", library, None, weights),
-            row_of(f"import transformers_videollama{auto_classes and WITH_AUTO}", package, library, weights),
-        ]
     return {"rows": rows, "weights, MiB": weights}
 
 
-def importing(package: str, auto_classes: str, options: Options) -> list[Memory]:
+def starting(code: str, options: Options) -> list[Memory]:
     """The first is not counted: it reads the files into the system's cache."""
-    return [memory_of("", f"{package}\n{auto_classes}") for _ in range(options.repeats + 1)][1:]
+    return [memory_of("", code) for _ in range(options.repeats + 1)][1:]
 
 
 def write_model(folder: Path, options: Options) -> int:

@@ -77,12 +77,21 @@ def test_commands_and_code_run_as_printed(folder):
         assert len(result.stdout.splitlines()) >= len(block.strip().splitlines())
 
 
-def test_files_that_the_tree_names_exist():
-    tree = blocks("text")[-1]
-    for name in re.findall(r"(\w+\.py)\b", tree):
-        assert (ROOT / "src" / "transformers_videollama" / name).is_file(), name
-    for name in re.findall(r"^(\w+)/", tree, flags=re.MULTILINE):
-        assert (ROOT / name).is_dir(), name
+def paths_of_the_tree() -> list[str]:
+    """What the tree names, folders with a `/` at the end: a line is in the last folder above it with less indent."""
+    folders, paths = [], []
+    for line in blocks("text")[-1].splitlines():
+        indent, name = re.match(r"([│├└─ ]*)(\S+)", line).groups()
+        folders = folders[: len(indent) // 4]
+        paths.append("".join([*folders, name]))
+        if name.endswith("/"):
+            folders.append(name)
+    return paths
+
+
+@pytest.mark.parametrize("path", paths_of_the_tree())
+def test_what_the_tree_names_exists(path):
+    assert (ROOT / path).is_dir() if path.endswith("/") else (ROOT / path).is_file()
 
 
 def test_make_help_lists_the_commands_of_readme():
