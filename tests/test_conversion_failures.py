@@ -107,7 +107,7 @@ def not_a_number(path):
         (legacy_with_command, "a.pth", r"a\.pth: holds Python objects \(posix\.system\), which could run code"),
         (bare_pickle, "a.pth", r"a\.pth: holds Python objects \(posix\.system\), which could run code"),
         (git_lfs_pointer, "a.pth", r"a\.pth: is a pointer of Git LFS, .*git lfs pull"),
-        (with_unknown_entry, "a.pth", r"unexpected entry 'ema' beside 'model', expected optimizer, scaler"),
+        (with_unknown_entry, "a.pth", r"unexpected entry 'ema' next to 'model', expected optimizer, scaler"),
         (with_a_number, "a.pth", r"key 'step' is a int, expected a name and a tensor"),
         (a_list, "a.pth", r"a\.pth: holds a list, expected names and tensors"),
         (quantised, "a.pth", r"'llama_proj\.weight' holds torch\.int8, expected floating point"),

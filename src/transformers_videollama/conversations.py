@@ -1,4 +1,4 @@
-"""The items of conversations: what is read from the blocks of messages."""
+"""The items of conversations, read from the blocks of messages."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ class OpenedMedia:
         given = {**options, **options.get("videos_kwargs", {})}
         names = (*SAMPLING_OPTIONS, "size", "do_resize")
         self.video_options = {name: given[name] for name in names if name in given}
-        # Of the videos in their order; that there is one for each is checked when all are processed
+        # In the order of the videos; a check that each has one follows when all are processed
         self.video_metadata = iter(as_list_of_metadata(given["video_metadata"]) if "video_metadata" in given else ())
         self.in_order = "video_metadata" in given
         self.hear = hear
@@ -31,7 +31,7 @@ class OpenedMedia:
         self.sounds: list = []
 
     def open_conversations(self, conversations: Sequence[Sequence[Mapping]]) -> list[list[dict]]:
-        """All at once, unless what is known of videos has to be dealt out in their order."""
+        """Opens all at once, unless the metadata of videos has to be dealt out in their order."""
         if self.in_order:
             return [self.open_conversation(messages) for messages in conversations]
         parts = in_parallel(self._open_apart, conversations)
@@ -56,7 +56,7 @@ class OpenedMedia:
         for block in message.content:
             follows_video = bool(blocks) and blocks[-1]["type"] == "video"
             if block.kind == "audio" and self.hear and follows_video and block.source is None:
-                continue  # the library's way to ask for the sound of the video in front, which is there already
+                continue  # the library's way to ask for the sound of the video before it, which is there already
             blocks.extend(self._open_block(block))
         return {"role": message.role, **message.fields, "content": blocks}
 

@@ -17,14 +17,14 @@ PARTIAL_SUFFIX = ".partial"
 def appearing(path: str | os.PathLike) -> Iterator[Path]:
     """
     Gives a name next to `path`, to write a file or a folder under. When the block ends, all of it is put on the disk
-    and gets its own name, in the place of a file that has it. Where the block ends with an exception, an interrupt
+    and gets its own name, in the place of a file that has it. If the block ends with an exception, an interrupt
     included, nothing is left, nor are folders that were made on the way to `path`.
 
     Args:
         path (`str` or `os.PathLike`): Of the file or folder.
 
     Raises:
-        OSError: where it cannot be written.
+        OSError: if it cannot be written.
     """
     path = Path(path).absolute()
     made = [parent for parent in path.parents if not parent.exists()]

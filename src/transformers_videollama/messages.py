@@ -1,6 +1,6 @@
 """
-The one form of messages and of their blocks, which conversations, datasets and servers go by, and the one table of
-what items become: the arguments of the model.
+The one form of messages and of their blocks, for conversations, datasets and servers; and the one table of the model's
+arguments that items become.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ __all__ = [
     "parse_message",
 ]
 
-# Where a block of a conversation holds its medium, in the order of preference. The library's own names, and OpenAI's.
+# The keys under which a block holds its medium, in the order of preference: the library's own names, and OpenAI's.
 SOURCE_KEYS = {
     "image": ("image", "url", "path", "base64", "image_url"),
     "video": ("video", "url", "path", "video_url"),
@@ -40,9 +40,9 @@ class MediaInput:
     An argument of the model that holds items.
 
     Attributes:
-        name (`str`): Of the argument.
+        name (`str`): The argument's name.
         modality (`str`): "image", "video" or "audio": whose placeholders it fills.
-        mask (`str`, *optional*): The argument that says which steps are real; `None` where an item has one step.
+        mask (`str`, *optional*): The argument that says which steps are real; `None` if an item has one step.
         kinds (`tuple[str, ...]`): The kinds of blocks whose items it can be made of.
     """
 
@@ -52,7 +52,7 @@ class MediaInput:
     kinds: tuple[str, ...]
 
 
-# Of those of one modality, a call takes at most one
+# A call takes at most one of those of one modality
 MEDIA_INPUTS = (
     MediaInput("pixel_values", "image", None, ("image",)),
     MediaInput("image_frame_features", "image", None, ("image",)),
@@ -72,8 +72,8 @@ MEDIA_ARGUMENTS = {
 
 def group_inputs(inputs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """
-    Arguments of the model, grouped by modality: "image", "video", "audio" -> what `get_*_features` is called with, of
-    the modalities that there are items of. A mask alone is no item.
+    Arguments of the model, grouped by modality: "image", "video", "audio" -> arguments of `get_*_features`, for the
+    modalities that have items. A mask alone is no item.
     """
     return {
         modality: {name: inputs.get(name) for name in MEDIA_ARGUMENTS[modality]}
@@ -85,7 +85,7 @@ def group_inputs(inputs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 @dataclass(frozen=True, eq=False)
 class EncodedMedia:
     """
-    What the frozen encoders see in an item, computed before. It can stand wherever an image, a video or a sound can.
+    The frozen encoders' features of an item, computed before. It can stand wherever an image, a video or a sound can.
 
     Attributes:
         features (`torch.Tensor`, float): `(T, Q, D)` from [`~VideoLlamaModel.get_frame_features`] for the frames of a
@@ -102,10 +102,11 @@ class Block:
     A part of a message.
 
     Attributes:
-        kind (`str`): "text", "image", "video", "audio", or what else a chat template may know.
-        fields (`dict`): What stands in it besides its type and its source, without what is `None`: the `text` of a
+        kind (`str`): "text", "image", "video", "audio", or another type that a chat template knows.
+        fields (`dict`): Its keys other than its type and its source, without those that are `None`: the `text` of a
             text, `num_frames` of a video, ...
-        source (`Any`): What its item is read from; `None` for a bare placeholder, and for what is no item.
+        source (`Any`): The source that its item is read from; `None` for a bare placeholder, and for a block without
+            an item.
         source_keys (`tuple[str, ...]`): The keys of the block that held a source.
     """
 
@@ -129,7 +130,7 @@ class Message:
     Attributes:
         role (`str`)
         content (`str` or `list` of [`Block`])
-        fields (`dict`): What stands in it besides, without what is `None`.
+        fields (`dict`): Its other keys, without those that are `None`.
     """
 
     role: str
@@ -141,7 +142,7 @@ def parse_message(message: Any, where: str = "the message") -> Message:
     """
     Args:
         message (`Mapping`): `{"role": ..., "content": text or a list of blocks}`.
-        where (`str`): What errors call it.
+        where (`str`): Its name in errors.
 
     Raises:
         ValueError: for anything else; the message says where and what.
@@ -164,11 +165,11 @@ def parse_block(block: Any, where: str = "the block") -> Block:
     Args:
         block (`Mapping`): `{"type": "text", "text": ...}`, or `{"type": "image", "image": ...}` and so on, with the
             source under one of `SOURCE_KEYS`. OpenAI's names are taken too: `image_url`, `video_url`, `audio_url`,
-            `input_audio`. What is `None` counts as absent: Arrow gives every block the keys of all blocks.
-        where (`str`): What errors call it.
+            `input_audio`. A value that is `None` counts as absent: Arrow gives every block the keys of all blocks.
+        where (`str`): Its name in errors.
 
     Raises:
-        ValueError: for another form. Whether there is something at a source, those who open it say.
+        ValueError: for another form. Nothing checks here whether a source exists; opening it does.
     """
     if not isinstance(block, Mapping) or not isinstance(block.get("type"), str):
         raise ValueError(f"{where}: got the block {_shown(block)}, expected a dict with 'type'")
@@ -187,7 +188,7 @@ def parse_block(block: Any, where: str = "the block") -> Block:
 
 
 def _source(key: str, value: Any, where: str) -> Any:
-    """What an item is read from; OpenAI's `{"url": ...}` and `{"data": base64, "format": ...}` become addresses."""
+    """The source of an item; OpenAI's `{"url": ...}` and `{"data": base64, "format": ...}` become addresses."""
     if isinstance(value, Mapping):
         if "url" in value:
             return value["url"]

@@ -57,7 +57,7 @@ def eager_attention_forward(
 
 
 class VideoLlamaImageBindAttention(nn.Module):
-    """Attention of ImageBind's trunks. With `add_bias_kv`, a learned key and value stand behind those of the input."""
+    """Attention of ImageBind's trunks. With `add_bias_kv`, a learned key and value follow those of the input."""
 
     def __init__(self, config: VideoLlamaAudioConfig | VideoLlamaAudioVisionConfig):
         super().__init__()
@@ -94,7 +94,7 @@ class VideoLlamaImageBindAttention(nn.Module):
         return self.out_proj(attended.reshape(hidden_states.shape).contiguous()), weights
 
     def _heads(self, states: torch.Tensor, learned: torch.Tensor | None = None) -> torch.Tensor:
-        """(N, S, D) -> (N, heads, S, head_dim), with the learned row behind the others where there is one."""
+        """(N, S, D) -> (N, heads, S, head_dim), with the learned row after the others if there is one."""
         if learned is not None:
             states = torch.cat((states, learned.to(states.dtype).expand(len(states), -1, -1)), dim=1)
         return states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
@@ -188,7 +188,7 @@ class VideoLlamaImageBindModel(VideoLlamaImageBindPreTrainedModel):
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=embeddings)
 
     def _embed(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Hook for what stands between the positions and the first block."""
+        """Hook for a layer between the positions and the first block."""
         return embeddings
 
 

@@ -41,7 +41,7 @@ PLACEHOLDER_TOKENS = {"image": "<image>", "video": "<video>", "audio": "<audio>"
 
 class VideoLlamaProcessorVideosKwargs(VideoLlamaVideoProcessorKwargs, total=False):
     """
-    Besides those of the video processor:
+    In addition to those of the video processor:
 
     Attributes:
         frames_as_sound (`bool`, *optional*, defaults to `False`): Whether the frames of videos stand in for sound, as
@@ -85,9 +85,10 @@ class VideoLlamaProcessor(ProcessorMixin):
         chat_template (`str`, *optional*): See `load_chat_template`.
         num_video_tokens (`int`, defaults to 32): Tokens that an image or a video takes.
         num_audio_tokens (`int`, defaults to 8): Tokens that a sound takes; 0 for a checkpoint without audio branch.
-        load_audio_from_video (`bool`, defaults to `True`): Whether the sound of a video is heard where the call does
-            not say. `False` for a checkpoint without audio branch.
-        stop_string (`str`, *optional*): What ends an answer in the prompt style, such as "###", besides the end token.
+        load_audio_from_video (`bool`, defaults to `True`): Whether the sound of a video is heard if the call does not
+            say. `False` for a checkpoint without audio branch.
+        stop_string (`str`, *optional*): The text that ends an answer in the prompt style, such as "###", in addition
+            to the end token.
     """
 
     valid_processor_kwargs = VideoLlamaProcessorKwargs
@@ -138,8 +139,8 @@ class VideoLlamaProcessor(ProcessorMixin):
         Args:
             conversation (`list` of messages, or `list` of conversations): `{"role": ..., "content": ...}`, where the
                 content is text or a list of blocks: `{"type": "text", "text": ...}`, and for "image", "video" and
-                "audio" `{"type": "image", "image": ...}`. `"path"` and `"url"` do as well; what a source can be is
-                said at `load_image`, `load_video` and `load_sound`. A video block may also hold `num_frames`, `fps`,
+                "audio" `{"type": "image", "image": ...}`. `"path"` and `"url"` do as well; `load_image`, `load_video`
+                and `load_sound` say what a source can be. A video block may also hold `num_frames`, `fps`,
                 `sampling`, `start`, `end` and, for decoded frames, `video_metadata` (`{"fps": ...}`); an audio block
                 `start`, `end` and, for samples, `sampling_rate`. A sound that stands right before a video is taken as
                 the video's own. A block without a source is a bare placeholder.
@@ -148,21 +149,21 @@ class VideoLlamaProcessor(ProcessorMixin):
                 them.
             add_generation_prompt (`bool`, defaults to `False`): Whether to open the answer.
             continue_final_message (`bool` or `str`, defaults to `False`): Whether the last message is to be continued.
-            return_assistant_tokens_mask (`bool`, defaults to `False`): Whether `assistant_masks`, 1 where the tokens
-                are answers, are returned too.
+            return_assistant_tokens_mask (`bool`, defaults to `False`): Whether `assistant_masks` are returned, too:
+                1 for the tokens of answers.
             tokenize (`bool`, defaults to `False`): Whether to return tokens and media, or the text with placeholders.
             return_dict (`bool`, defaults to `False`): Whether to return all inputs, or the token ids alone.
             return_tensors (`str`, *optional*): "pt" or "np".
             load_audio_from_video (`bool`, *optional*): Whether the sound of a video that has some is heard; the
                 processor's own setting by default. A checkpoint without audio branch says once that it leaves it out.
-            add_timestamps (`bool`, defaults to `True`): Whether a video without sound is followed by the sentence
-                about the times of its frames, where they are known.
+            add_timestamps (`bool`, defaults to `True`): Whether the sentence about the times of its frames follows a
+                video without sound, if they are known.
             processor_kwargs (`dict`, *optional*): Arguments of the processor's call, such as `num_frames`, `fps`,
                 `downmix`, `padding`.
             kwargs: Variables of the template; the rest is taken as `processor_kwargs`.
 
         Returns:
-            `str`, `list[str]`, token ids, or [`BatchFeature`] with `input_ids`, `attention_mask` and, where there are
+            `str`, `list[str]`, token ids, or [`BatchFeature`] with `input_ids`, `attention_mask` and, if there are
             such items, `pixel_values`, `pixel_values_videos`, `video_frame_mask`, `input_features`, `audio_clip_mask`.
 
         Raises:
@@ -269,7 +270,7 @@ class VideoLlamaProcessor(ProcessorMixin):
         return OpenedMedia(self.video_processor, options, hear=hear, add_timestamps=add_timestamps)
 
     def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
-        """Flat lists of items, in the order of the placeholders; the library's hook in front of `validate_inputs`."""
+        """Flat lists of items, in the order of the placeholders; the library's hook before `validate_inputs`."""
         if text is not None:
             text = [text] if isinstance(text, str) else list(text)
         if images is not None:
@@ -285,8 +286,8 @@ class VideoLlamaProcessor(ProcessorMixin):
         Compares placeholders with items, before any item is decoded.
 
         Raises:
-            ValueError: where they are not equally many, where there is nothing at all, or sound for a checkpoint that
-                has no audio branch.
+            ValueError: if they are not equally many, if there is nothing at all, or if there is sound for a checkpoint
+                without audio branch.
         """
         if text is None and images is None and videos is None and audio is None:
             raise ValueError("got no text, images, videos or audio; give at least one")
@@ -294,7 +295,7 @@ class VideoLlamaProcessor(ProcessorMixin):
         if as_sound and (audio or images):
             raise ValueError(
                 f"with frames_as_sound, videos take the places of sounds: got {len(audio or [])} sounds and "
-                f"{len(images or [])} images besides; leave sounds out, and give images as videos of one frame"
+                f"{len(images or [])} images, too; leave sounds out, and give images as videos of one frame"
             )
         sounds = (videos if as_sound else audio) or []
         if sounds and not self.num_audio_tokens:
@@ -391,7 +392,7 @@ class VideoLlamaProcessor(ProcessorMixin):
 
     @staticmethod
     def _render(conversations: list, chat_template: str, **kwargs) -> tuple[list[str], list]:
-        """Prompts, and where in each of them the answers stand."""
+        """Prompts, and the places of the answers in each of them."""
         rendered: Any
         try:
             rendered = render_jinja_template(conversations=conversations, chat_template=chat_template, **kwargs)
@@ -430,7 +431,7 @@ def _as_list_of_images(images: Any) -> list:
 
 
 def _encoded_features(items: list) -> list[torch.Tensor] | None:
-    """Features of items that are encoded already; `None` where none is."""
+    """Features of items that are encoded already; `None` if none is."""
     encoded = [item.features for item in items if isinstance(item, EncodedMedia)]
     if encoded and len(encoded) < len(items):
         raise ValueError(
@@ -449,8 +450,8 @@ def _padded_features(
 
 def _assistant_masks(inputs: BatchFeature, answer_spans: list[list[tuple[int, int]]]) -> list[list[int]]:
     """
-    Marks the tokens of answers. The spans are those of characters before the placeholders were replaced, so they are
-    moved by what the replacements in front of them gained.
+    Marks the tokens of answers. The spans count characters before the placeholders were replaced, so they are moved by
+    the length that the replacements before them have added.
     """
     token_offsets, replacements = inputs.pop("offset_mapping"), inputs.pop("text_replacement_offsets")
     masks = []

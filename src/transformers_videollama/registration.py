@@ -46,7 +46,7 @@ def register() -> None:
     Registers the classes with every Auto class; importing the package does it, and doing it again changes nothing.
 
     Raises:
-        ValueError: where another class holds the model type "video_llama" already.
+        ValueError: if another class holds the model type "video_llama" already.
     """
     for config_class in (
         VideoLlamaConfig,

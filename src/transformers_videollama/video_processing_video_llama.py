@@ -36,13 +36,13 @@ from .media.parallel import in_parallel
 
 __all__ = ["VideoLlamaVideoProcessor", "VideoLlamaVideoProcessorKwargs"]
 
-# What says which frames of a video are taken
+# The options that choose the frames of a video
 SAMPLING_OPTIONS = ("num_frames", "fps", "sampling", "start", "end", "do_sample_frames")
 
 
 class VideoLlamaVideoProcessorKwargs(VideosKwargs, total=False):
     """
-    Besides those of the library:
+    In addition to those of the library:
 
     Attributes:
         sampling (`str`, *optional*, defaults to "uniform"): "uniform", or "headtail", the random frames of training.
@@ -88,7 +88,7 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
 
         Returns:
             [`BatchFeature`]: `pixel_values_videos` (videos, T, 3, height, width), float32, and `video_frame_mask`
-            (videos, T), bool: T is the length of the longest video, others are padded with zeros behind their frames.
+            (videos, T), bool: T is the length of the longest video, others are padded with zeros after their frames.
 
         Raises:
             MediaError (a `ValueError`): for a video that cannot be read, or has no frames.
@@ -119,13 +119,13 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
         generator: np.random.Generator | None = None,
     ) -> list[Video]:
         """
-        Decodes the frames that `preprocess` would take. What is loaded already is left as it is.
+        Decodes the frames that `preprocess` would take. A video that is loaded already is left as it is.
 
         Args:
             sources (`list`): One entry for each video, whatever [`load_video`] takes.
             num_frames, fps, sampling, start, end, video_metadata, do_sample_frames, size, do_resize (*optional*): As
                 for `preprocess`; the processor's own by default.
-            generator (`np.random.Generator`, *optional*): What "headtail" draws from.
+            generator (`np.random.Generator`, *optional*): The generator that "headtail" draws from.
 
         Returns:
             `list[Video]`, in the order given.
@@ -164,7 +164,7 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
 
 
 def pad_steps(items: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Items (T, ...) -> all of them (items, longest T, ...), zeros behind, and the mask (items, T) of real steps"""
+    """Items (T, ...) -> all of them (items, longest T, ...), padded by zeros, and the mask (items, T) of real steps"""
     lengths = torch.tensor([len(steps) for steps in items])
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
     return pad_sequence(list(items), batch_first=True), mask
@@ -182,14 +182,14 @@ def _is_picture(item: Any) -> bool:
 
 
 def as_list_of_metadata(metadata: Any) -> list[Mapping]:
-    """What is known of one video, of each of a list, or of a list of lists (one for each prompt) -> a flat list."""
+    """Metadata of one video, of each of a list, or of a list of lists (one for each prompt) -> a flat list."""
     if metadata is None or isinstance(metadata, Mapping):
         return [metadata or {}]
     return [entry for item in metadata for entry in as_list_of_metadata(item)]
 
 
 def _metadata_of_each(metadata: Any, num_videos: int) -> list[Mapping]:
-    """What the caller knows of each video; of it, the frame rate of decoded frames is used."""
+    """The caller's metadata of each video; only the frame rate of decoded frames is used."""
     if metadata is None:
         return [{}] * num_videos
     known = as_list_of_metadata(metadata)

@@ -15,9 +15,9 @@ def load_chat_template(style: PromptStyle | TrainingStyle) -> str:
     Returns the Jinja chat template of a prompt style: what is common to the styles, then the style's own part.
 
     Args:
-        style (`str`): "llama-2" for the Video-LLaMA-2 checkpoints, "vicuna" for those before; "caption", what stands
-            in front of a caption in pre-training, and "vicuna-training", the text of instruction tuning before
-            Video-LLaMA-2 (since then it is that of "llama-2").
+        style (`str`): "llama-2" for the Video-LLaMA-2 checkpoints, "vicuna" for the older ones, "caption" for the text
+            before a caption in pre-training, "vicuna-training" for the text of instruction tuning before
+            Video-LLaMA-2 (Video-LLaMA-2 itself uses "llama-2" there, too).
 
     Raises:
         ValueError: for another style.

@@ -32,7 +32,7 @@ def original_branch_state(
         hold are left out; its code loads a branch without them.
 
     Raises:
-        ConversionError: where `model_state` holds nothing of the branch.
+        ConversionError: if `model_state` holds nothing of the branch.
     """
     state = {}
     for name, tensor in model_state.items():

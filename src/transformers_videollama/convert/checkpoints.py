@@ -24,7 +24,7 @@ from .key_tables import TRAINING_STATE
 __all__ = ["Checkpoint", "DeltaCheckpoint", "FileCheckpoint", "FolderCheckpoint", "shards_of", "weight_files"]
 
 GIT_LFS_MARK = b"version https://git-lfs"
-# All that unpickling a damaged file has been seen to raise.
+# Everything that unpickling a damaged file has been seen to raise.
 UNREADABLE = (
     OSError,
     RuntimeError,
@@ -48,7 +48,7 @@ class Checkpoint:
 
     Attributes:
         shapes (`dict`): key -> shape.
-        training_state (`tuple` of `str`): entries beside the weights, which are left alone.
+        training_state (`tuple` of `str`): entries other than the weights, which are left alone.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -117,14 +117,14 @@ class FileCheckpoint(Checkpoint):
         if not isinstance(content, dict):
             raise ConversionError(f"{self.path}: holds a {type(content).__name__}, expected names and tensors")
         if isinstance(content.get("model"), dict):
-            beside = [str(name) for name in content if name != "model"]
-            unknown = [name for name in beside if name not in TRAINING_STATE]
+            others = [str(name) for name in content if name != "model"]
+            unknown = [name for name in others if name not in TRAINING_STATE]
             if unknown:
                 raise ConversionError(
-                    f"{self.path}: unexpected entry {unknown[0]!r} beside 'model', expected "
+                    f"{self.path}: unexpected entry {unknown[0]!r} next to 'model', expected "
                     f"{', '.join(TRAINING_STATE)}"
                 )
-            self.training_state = tuple(beside)
+            self.training_state = tuple(others)
             content = content["model"]
         for key, value in content.items():
             if not isinstance(key, str) or not isinstance(value, torch.Tensor):
@@ -223,7 +223,7 @@ class DeltaCheckpoint(Checkpoint):
 
 
 def weight_files(names: Iterable[str]) -> list[str]:
-    """Of the files of a folder, those of the one format that the library would load: the index first, if there is."""
+    """The files of a folder that the library would load, all of one format; an index comes first, if there is one."""
     for pattern in (r"model(-.*)?\.safetensors(\.index\.json)?", r"pytorch_model(-.*)?\.bin(\.index\.json)?"):
         found = [name for name in names if re.fullmatch(pattern, name)]
         if found:
@@ -232,7 +232,7 @@ def weight_files(names: Iterable[str]) -> list[str]:
 
 
 def shards_of(folder: Path, names: list[str], wanted: Callable[[str], bool]) -> list[str]:
-    """Of the files found by [`weight_files`], those that hold tensors that are wanted."""
+    """Those of the files found by [`weight_files`] that hold wanted tensors."""
     single = [name for name in names if name in ("model.safetensors", "pytorch_model.bin")]
     if single:
         return single

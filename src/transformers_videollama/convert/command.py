@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "videollama convert") ->
 
     Args:
         argv (`Sequence[str]`, *optional*): Arguments; those of the process by default.
-        prog (`str`): What messages call the command.
+        prog (`str`): The command's name in messages.
 
     Returns:
         `int`: as [`run`].
@@ -111,7 +111,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config",
         type=_overrides,
         metavar="FILE.json",
-        help=f"what shapes cannot tell: attention heads (default: SOURCE/{OVERRIDES_NAME}, where there is one)",
+        help=f"what shapes cannot tell: attention heads (default: SOURCE/{OVERRIDES_NAME}, if there is one)",
     )
     add("--push-to-hub", metavar="ORG/NAME", help="upload the finished folder")
     files = parser.add_argument_group("files, where SOURCE lacks them or has several")
@@ -138,10 +138,10 @@ def _options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Conve
         parser.error("--no-audio and --with-imagebind-vision exclude each other")
     if args.dry_run and args.push_to_hub is not None:
         parser.error("--dry-run and --push-to-hub exclude each other")
-    beside = Path(args.source) / OVERRIDES_NAME
-    if args.config is None and beside.is_file():
+    overrides = Path(args.source) / OVERRIDES_NAME
+    if args.config is None and overrides.is_file():
         try:
-            args.config = _overrides(str(beside))
+            args.config = _overrides(str(overrides))
         except argparse.ArgumentTypeError as error:
             parser.error(str(error))
     kinds = ("vision", "blip2", "video_branch", "imagebind", "audio_branch", "llama")

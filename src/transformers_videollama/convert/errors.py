@@ -4,4 +4,4 @@ __all__ = ["ConversionError"]
 
 
 class ConversionError(ValueError):
-    """Raised where the given files cannot become a checkpoint; the message names the file and what to do."""
+    """Raised if the given files cannot become a checkpoint; the message names the file and what to do."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GgufCheckpoint"]
 
-# Of other models, GGUF files have other names and other permutations
+# GGUF files of other models have other names and other permutations
 ARCHITECTURE = "llama"
 SENTENCE_PIECES = "llama"  # what GGUF files call a tokenizer of SentencePiece's kind
 
@@ -90,7 +90,7 @@ class GgufCheckpoint(Checkpoint):
         return values if heads is None else _halves_of_heads(values, heads)
 
     def dtype(self, key: str) -> torch.dtype:
-        """What the values were before they were quantised, as far as the file tells."""
+        """The dtype of the values before they were quantised, as far as the file tells."""
         kind = self._tensor(key).tensor_type.name
         return {"F32": torch.float32, "BF16": torch.bfloat16}.get(kind, torch.float16)
 

@@ -14,7 +14,7 @@ Place = tuple[str, int]
 class Headers:
     """
     Args:
-        shapes (`Mapping`): kind of file, as `plan_conversion` names them -> key -> shape.
+        shapes (`Mapping`): kind of file, by the names of `plan_conversion` -> key -> shape.
         file_of (`Callable`, *optional*): (kind, key) -> the name of the file for messages; the kind by default.
     """
 
@@ -34,7 +34,7 @@ class Headers:
         Reads one size from where it can be seen, each place a key and a dimension.
 
         Raises:
-            ConversionError: where a key is missing, has too few dimensions, or the places do not agree.
+            ConversionError: if a key is missing, has too few dimensions, or the places do not agree.
         """
         sizes = {place: self._size_at(kind, *place) for place in places}
         if len(set(sizes.values())) > 1:
@@ -66,7 +66,7 @@ class Headers:
         How many layers match `pattern`.
 
         Raises:
-            ConversionError: where there is none.
+            ConversionError: if there is none.
         """
         layers = self.layers(kind, pattern)
         if not layers:

@@ -1,9 +1,9 @@
 """
 Names of the original -> names of `VideoLlamaForConditionalGeneration`, as data.
 
-In a pattern, `{}` stands for the number of a layer, `*` for one word (weight or bias), `**` for anything. What stands
-there in the name of the original stands there in the name of the model. Rules are tried from the top. Every key of a
-file must be a source of a rule or be on the list of ignored names.
+In a pattern, `{}` stands for the number of a layer, `*` for one word (weight or bias), `**` for anything. The name of
+the model gets the same words there as the name of the original has. Rules are tried from the top. Every key of a file
+must be a source of a rule or be on the list of ignored names.
 """
 
 import re
@@ -38,14 +38,14 @@ WILDCARDS = {"{}": r"(\d+)", "**": r"(.+)", "*": r"([^.]+)"}
 
 @dataclass(frozen=True)
 class Rule:
-    """`sources` (in one file), put through `surgery` where there is one, are `target`."""
+    """`sources` (in one file), put through `surgery` if there is one, are `target`."""
 
     sources: str | tuple[str, ...]
     target: str
     surgery: Surgery | None = None
 
     def keys_for(self, name: str) -> tuple[str, ...] | None:
-        """The keys that the model's tensor `name` is made of; `None` where the rule is not about `name`."""
+        """The keys that the model's tensor `name` is made of; `None` if the rule is not about `name`."""
         words = match(self.target, name)
         if words is None:
             return None
@@ -82,7 +82,7 @@ class KeyTable:
 
 
 def match(pattern: str, name: str) -> tuple[str, ...] | None:
-    """What stands in `name` where `pattern` has wildcards; `None` where they do not match."""
+    """The words of `name` in the places of the wildcards of `pattern`; `None` if they do not match."""
     found = _compiled(pattern).fullmatch(name)
     return None if found is None else found.groups()
 
@@ -120,7 +120,7 @@ def _qformer(source: str, target: str) -> tuple[Rule, ...]:
     )
 
 
-# What released files hold besides weights, beside the entry "model".
+# Entries of released files next to "model", which are no weights.
 TRAINING_STATE = ("optimizer", "scaler", "config", "epoch")
 
 BUFFERS = (
@@ -146,7 +146,7 @@ TEXT_HALF = (
 
 
 def vision_table(num_layers: int) -> KeyTable:
-    """`eva_vit_g.pth`, of which the first `num_layers` blocks are used."""
+    """`eva_vit_g.pth`: its first `num_layers` blocks are used."""
     block, layer = "blocks.{}", "model.vision_tower.encoder.layers.{}"
     unused_norm = "EVA's own last norm and head; BLIP-2's ln_vision stands in their place"
     return KeyTable(
@@ -223,7 +223,7 @@ OTHER_MODALITIES = ("text", "depth", "thermal", "imu")
 
 
 def _imagebind_trunk(modality: str, tower: str) -> tuple[Rule, ...]:
-    """What ImageBind's trunks have in common."""
+    """The rules that ImageBind's trunks have in common."""
     block, layer = f"modality_trunks.{modality}.blocks.{{}}", f"{tower}.layers.{{}}"
     preprocessor, head = f"modality_preprocessors.{modality}", f"modality_heads.{modality}"
     return (
@@ -253,7 +253,7 @@ def _without(modality: str, reason: str) -> tuple[Ignored, ...]:
 
 
 def imagebind_table(with_vision: bool) -> KeyTable:
-    """`imagebind_huge.pth`, of which the audio trunk is used, and the vision trunk where it is asked for."""
+    """`imagebind_huge.pth`: the audio trunk is used, and the vision trunk if it is asked for."""
     audio, vision = "modality_preprocessors.audio", "modality_preprocessors.vision"
     rules = (
         Rule(f"{audio}.rgbt_stem.proj.weight", "model.audio_tower.patch_embedding.weight"),

@@ -1,4 +1,4 @@
-"""What a conversion can be asked for."""
+"""The options of a conversion."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ class ConversionOptions:
             training of the audio branch needs.
         files (`Mapping`): "vision", "blip2", "video_branch", "imagebind", "audio_branch" or "llama" -> path or Hub id.
         vicuna_delta, base_llama (`str`, *optional*): Vicuna v0 as published, and the LLaMA that it is added to.
-        overrides (`Mapping`): section of the configuration -> field -> value, what shapes cannot tell.
+        overrides (`Mapping`): section of the configuration -> field -> value, for what shapes cannot tell.
         max_shard_size (`int`): Bytes that a file of weights has at most, unless one tensor is larger.
         hub_code (`bool`, defaults to `False`): Whether the code is put next to the weights, for `trust_remote_code`.
         push_to_hub (`str`, *optional*): Hub id to upload the finished folder to.

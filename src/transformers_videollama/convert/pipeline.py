@@ -43,8 +43,8 @@ def convert(options: ConversionOptions) -> Summary:
         [`Summary`]
 
     Raises:
-        ConversionError: where the files are not what they should be, or the output exists; nothing is written.
-        OSError: where the disk is full or the output cannot be written; nothing is left.
+        ConversionError: if the files are not what they should be, or the output exists; nothing is written.
+        OSError: if the disk is full or the output cannot be written; nothing is left.
     """
     if options.output.exists():
         raise ConversionError(f"{options.output}: exists already; choose another output or remove it")

@@ -1,4 +1,4 @@
-"""What becomes of every key, decided from names and shapes alone."""
+"""The plan of a conversion: the fate of every key, decided from names and shapes alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -102,7 +102,7 @@ def plan_conversion(
         [`Plan`]
 
     Raises:
-        ConversionError: where keys are missing, unknown or of another shape than the model has; it names the first
+        ConversionError: if keys are missing, unknown or of another shape than the model has; it names the first
             of them with its file.
     """
     if not isinstance(headers, Headers):

@@ -16,7 +16,7 @@ from .surgery import Vocabulary
 
 __all__ = ["read_config"]
 
-# What shapes cannot tell: attention heads, by section of the configuration and width of the released checkpoints.
+# Shapes cannot tell attention heads. By section of the configuration and width of the released checkpoints.
 KNOWN_HEADS = {
     "vision_config": {1408: 16},
     "qformer_config": {768: 12},
@@ -26,8 +26,8 @@ KNOWN_HEADS = {
     "audio_resampler_config": {768: 12},
 }
 
-# What Video-LLaMA was trained on top of. A checkpoint of the released width must have the released rest as well: other
-# members of the BLIP-2 family differ in just that (364 pixels, 32 queries for another language model, 40 blocks).
+# Video-LLaMA was trained on top of these. A checkpoint of the released width must also have the other released values,
+# in which other members of the BLIP-2 family differ (364 pixels, 32 queries for another language model, 40 blocks).
 RELEASED = {
     "vision_config": {
         "hidden_size": 1408,
@@ -44,7 +44,7 @@ RELEASED = {
     },
 }
 
-# What is taken over from the configuration of a BLIP-2 checkpoint in the library's format.
+# These fields are taken from the configuration of a BLIP-2 checkpoint in the library's format.
 LIBRARY_FIELDS = {
     "vision_config": (*RELEASED["vision_config"], "num_attention_heads", "hidden_act", "layer_norm_eps"),
     "qformer_config": (
@@ -80,10 +80,10 @@ def read_config(
         blip2_config (`Blip2Config`, *optional*): of a BLIP-2 checkpoint in the library's format, if it is one.
         logit_scale (`float`, *optional*): Norm of ImageBind's embeddings of sound; that of the configuration by
             default.
-        overrides (`Mapping`, *optional*): section -> field -> value, what shapes cannot tell.
+        overrides (`Mapping`, *optional*): section -> field -> value, for what shapes cannot tell.
 
     Raises:
-        ConversionError: where sizes do not fit together, or heads are unknown.
+        ConversionError: if sizes do not fit together, or heads are unknown.
     """
     sections = _library_sections(blip2_config) if blip2_config is not None else _original_sections(headers)
     sections["video_resampler_config"] = _resampler_section(
@@ -119,7 +119,7 @@ def _grown(text_config: PreTrainedConfig, vocabulary: Vocabulary, tied: bool) ->
     config = copy.deepcopy(text_config)
     config.vocab_size = vocabulary.grown_rows
     config.tie_word_embeddings = tied
-    # Neither is true of the converted model: the folder it came from, and the class that its weights were saved from.
+    # The folder it came from and the class that its weights were saved from are not those of the converted model.
     config.name_or_path = ""
     config.architectures = None
     return config

@@ -89,7 +89,7 @@ class Sources:
 
 
 class Place:
-    """A folder, or a repository on the Hub, of which only what is asked for is downloaded."""
+    """A folder, or a repository on the Hub. Only the files that are asked for are downloaded."""
 
     def __init__(self, where: str):
         self.where = where
@@ -146,10 +146,10 @@ def find_sources(
         source (`str`): A folder or a Hub id.
         chosen (`Mapping`): kind of file, or "llama" -> path or Hub id that was given for it.
         audio (`bool`): whether the files of the audio branch are needed.
-        vicuna_delta, base_llama (`str`, *optional*): folders or Hub ids, in the stead of "llama".
+        vicuna_delta, base_llama (`str`, *optional*): folders or Hub ids, instead of "llama".
 
     Raises:
-        ConversionError: where a file is not found, or several could be meant; it names the option to choose with.
+        ConversionError: if a file is not found, or several could be meant; it names the option to choose with.
     """
     place = Place(source)
     kinds = [kind for kind in FILES if audio or kind not in ("imagebind", "audio_branch")]
@@ -206,8 +206,8 @@ def _only(candidates: list[str], place: Place, kind: str) -> str:
 
 def _is_language_model(place: Place, folder: str) -> bool:
     parent = PurePosixPath(folder)
-    beside = [PurePosixPath(name).name for name in place.names if PurePosixPath(name).parent == parent]
-    if not weight_files(beside):
+    neighbours = [PurePosixPath(name).name for name in place.names if PurePosixPath(name).parent == parent]
+    if not weight_files(neighbours):
         return False
     config = place.file(str(parent / "config.json"))
     try:
@@ -259,7 +259,7 @@ def _repository(where: str) -> tuple[str | None, list[str]]:
 
 
 def _files_below(folder: Path, depth: int) -> Iterator[Path]:
-    """Follows links, as large folders are often linked, and ends at `depth`, as links may go round."""
+    """Follows links, since large folders are often linked, and ends at `depth`, since links may go round."""
     for path in folder.iterdir():
         if path.name.startswith("."):
             continue

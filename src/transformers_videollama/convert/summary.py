@@ -1,4 +1,4 @@
-"""What a conversion did, for people."""
+"""The summary of a conversion, for people."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ class Summary:
         output (`Path`)
         style (`str`): of the prompts.
         dtype (`torch.dtype`): of the weights.
-        training_state (`dict`): file -> its entries beside the weights.
-        weight_files (`list` of `str`, *optional*): what was written; `None` for a dry run.
+        training_state (`dict`): file -> its entries other than the weights.
+        weight_files (`list` of `str`, *optional*): the files that were written; `None` for a dry run.
     """
 
     plan: Plan

@@ -1,6 +1,6 @@
 """
-What is done to tensors that are not merely renamed: one function per rule of the key tables. Each also takes tensors
-on the meta device, which is how shapes are checked before anything is read.
+Changes to tensors that are not merely renamed: one function per rule of the key tables. Each also takes tensors on the
+meta device: in this way shapes are checked before anything is read.
 """
 
 from dataclasses import dataclass
@@ -89,8 +89,8 @@ def sum_temporal_halves(kernel: torch.Tensor) -> torch.Tensor:
 
 def grow_embeddings(table: torch.Tensor, vocabulary: Vocabulary) -> torch.Tensor:
     """
-    Adds the rows of the placeholders and of the padding. Features replace the placeholders' embeddings, but where only
-    embeddings are known the model finds placeholders by them, so they are random, each unlike every other row. They
+    Adds the rows of the placeholders and of the padding. Features replace the placeholders' embeddings. But if only
+    embeddings are known, the model finds placeholders by them, so they are random, each unlike every other row. They
     have the table's spread, which keeps quantisation of the table as it was. Padding rows are zeros.
     """
     grown = _with_new_rows(table, vocabulary)
@@ -102,7 +102,7 @@ def grow_embeddings(table: torch.Tensor, vocabulary: Vocabulary) -> torch.Tensor
 
 
 def grow_head(table: torch.Tensor, vocabulary: Vocabulary) -> torch.Tensor:
-    """Adds rows of zeros: the logits of new rows are masked, so what they are makes no difference."""
+    """Adds rows of zeros: the logits of new rows are masked, so their values make no difference."""
     return _with_new_rows(table, vocabulary)
 
 

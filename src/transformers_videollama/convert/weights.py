@@ -27,7 +27,7 @@ MADE_BEFORE_PAGES_ARE_FORGOTTEN = 256 << 20  # bytes; of float32 files for half 
 def check_space(output: Path, needed: int) -> None:
     """
     Raises:
-        OSError: where the disk has not the room for `needed` bytes, rather than after an hour of writing.
+        OSError: if the disk has no room for `needed` bytes: at once, instead of after an hour of writing.
     """
     existing = next(folder for folder in output.absolute().parents if folder.exists())
     free = shutil.disk_usage(existing).free
@@ -41,7 +41,7 @@ def write_weights(
     """
     Writes the weights as the library does: `model.safetensors`, or shards and their index.
 
-    At any time the tensors of one shard are in memory, and those that the next tensor is made of. Tensors that keep
+    The tensors of one shard are in memory at any time, and those that the next tensor is made of. Tensors that keep
     name and dtype are not even copied: the shard is written from the mapped source file.
 
     Args:
@@ -55,8 +55,8 @@ def write_weights(
         `list` of `str`: names of the files of weights.
 
     Raises:
-        ConversionError: where a weight is not a finite number in `dtype`.
-        OSError: where the disk is full.
+        ConversionError: if a weight is not a finite number in `dtype`.
+        OSError: if the disk is full.
     """
     shards = _split(plan.entries, dtype.itemsize, max_shard_size)
     weight_map: dict[str, str] = {}
@@ -78,7 +78,7 @@ def write_weights(
 def _write_shard(tensors: dict[str, torch.Tensor], path: Path) -> None:
     try:
         save_file(tensors, path, metadata={"format": "pt"})
-    except SafetensorError as error:  # how a full disk is reported from within safetensors
+    except SafetensorError as error:  # safetensors reports a full disk in this way
         raise OSError(errno.EIO, f"cannot be written: {error}", str(path)) from error
     path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors lets nobody but the owner read
 

@@ -1,4 +1,4 @@
-"""Opens files, addresses, bytes and arrays: pixels, times, sound. All of the package that decodes media."""
+"""Opens files, addresses, bytes and arrays: pixels, times, sound. No other part of the package decodes media."""
 
 from .access import MediaAccess, restrict_media_access
 from .errors import MediaError

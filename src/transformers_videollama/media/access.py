@@ -1,4 +1,4 @@
-"""Which files and addresses media may be opened from. All of them, but in a service that opens what strangers name."""
+"""Limits on the files and addresses that media are opened from, for services that open what strangers name."""
 
 import http.client
 import ipaddress
@@ -17,14 +17,14 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are
 @dataclass(frozen=True)
 class MediaAccess:
     """
-    What sources of media may name.
+    The files and addresses that sources of media may name.
 
     Attributes:
         local_folders (`tuple[Path, ...]`, *optional*): Folders that files may lie in, links followed; `None` is
             everywhere, and `()` nowhere.
         private_addresses (`bool`, defaults to `True`): Whether an `http(s)` address, or what it redirects to, may lead
-            to a host that is not on the public internet. Where it may not, proxies are not used: they would have to
-            be trusted to check.
+            to a host that is not on the public internet. If it may not, proxies are not used: they would have to be
+            trusted to check.
     """
 
     local_folders: tuple[Path, ...] | None = None
@@ -37,7 +37,7 @@ class MediaAccess:
         return any(real.is_relative_to(folder.resolve()) for folder in self.local_folders)
 
     def opener(self) -> urllib.request.OpenerDirector:
-        """What opens `http(s)` addresses, and raises an `OSError` for those that are not allowed."""
+        """The opener of `http(s)` addresses; it raises an `OSError` for those that are not allowed."""
         if self.private_addresses:
             return urllib.request.build_opener()
         opener = urllib.request.OpenerDirector()  # without what reads files, FTP and data that a redirect could name
@@ -57,7 +57,7 @@ _access = MediaAccess()
 
 
 def media_access() -> MediaAccess:
-    """What this process may open."""
+    """The files and addresses that this process may open."""
     return _access
 
 
@@ -66,7 +66,7 @@ def restrict_media_access(access: MediaAccess) -> MediaAccess:
     Set what this process may open from now on; for services, before they answer.
 
     Returns:
-        [`MediaAccess`]: what it could open before.
+        [`MediaAccess`]: the setting before.
     """
     global _access  # engines load processors in threads of their own, to which nothing could be passed on
     before, _access = _access, access

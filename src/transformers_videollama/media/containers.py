@@ -1,4 +1,4 @@
-"""Opens containers: what is the same for pictures and sound. Needs PyAV 17, which shows a container's index."""
+"""Opens containers, for pictures and sound alike. Needs PyAV 17, which shows a container's index."""
 
 import contextlib
 import functools

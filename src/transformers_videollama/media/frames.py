@@ -1,7 +1,7 @@
-"""The wanted frames of a video file: PyAV seeks to the key frames in front of them, and decodes from there.
+"""The wanted frames of a video file: PyAV seeks to the key frames before them, and decodes from there.
 
-An MP4 file says in its header where its frames are, so that an hour costs what a minute costs. Of others, all packets
-are read once, without being decoded.
+An MP4 file says in its header where its frames are, so that an hour costs what a minute costs. All packets of other
+files are read once, without being decoded.
 """
 
 import bisect
@@ -65,7 +65,7 @@ class VideoFile:
             `np.ndarray` of shape `(len(indices), height, width, 3)`, uint8.
 
         Raises:
-            MediaError: where one of them cannot be decoded.
+            MediaError: if one of them cannot be decoded.
         """
         convert, frames = _Converter(self.size), {}
         wanted = sorted(set(indices))
@@ -109,7 +109,7 @@ class Way:
     Attributes:
         key (`tuple[str, int]`): The key frame to begin at: "pts" or "dts", and its value in the stream's time base.
         targets (`dict`): Mark -> number of a wanted frame. The mark is the time at which the frame is shown.
-        counts (`bool`): Whether the mark is how many frames the decoder gives before it, as there are no such times.
+        counts (`bool`): Whether the mark is the number of frames that the decoder gives before it, for want of times.
     """
 
     key: tuple[str, int]
@@ -119,18 +119,18 @@ class Way:
 
 class _HeaderIndex:
     """
-    What the header of an MP4 file says: decoding times, key frames, and which frames an edit list hides.
+    The header of an MP4 file: decoding times, key frames, and which frames an edit list hides.
 
-    Frames are shown in another order than they stand in the file, but none is shown before the key frame that stands
-    in front of it, unless it stands right behind the next one ("open" groups of pictures).
+    The order in which frames are shown is not their order in the file. But no frame is shown before the key frame that
+    comes before it in the file, unless it comes right after the next one ("open" groups of pictures).
     """
 
     def __init__(self, keys: list[tuple[int, int]], total: int):
-        self.keys, self.total = keys, total  # of a key frame: shown frames that stand in front of it, and its dts
+        self.keys, self.total = keys, total  # of a key frame: shown frames before it in the file, and its dts
 
     @classmethod
     def of(cls, container: Any, stream: Any) -> "_HeaderIndex | None":
-        """`None` where the header does not have all frames."""
+        """`None` if the header does not have all frames."""
         entries = stream.index_entries
         if "mp4" not in container.format.name or not 0 < len(entries) == stream.frames:
             return None
@@ -147,14 +147,14 @@ class _HeaderIndex:
         while True:
             position, dts = self.keys[number]
             key_time, times = _times_behind(container, stream, dts, near[-1] - position + 1)
-            # A frame that is shown before the key frame refers to what stands in front of that
+            # A frame that is shown before the key frame refers to frames that come before that in the file
             if number == 0 or times[near[0] - position] >= key_time:
                 return Way(("pts", key_time), {times[index - position]: index for index in near})
             number, near = number - 1, near[:1]
 
 
 class _PacketIndex:
-    """What the packets of a file say, when all are read: when frames are shown, and which are key frames."""
+    """The packets of a file, all of which are read: the times of frames, and which are key frames."""
 
     def __init__(self, container: Any, stream: Any):
         keys, times = [], []
@@ -205,7 +205,7 @@ def _times_behind(container: Any, stream: Any, key_dts: int, number: int) -> tup
 
 
 def _packets_from(container: Any, stream: Any, key: tuple[str, int]) -> Iterator[Any]:
-    """The packets from a key frame on; where a seek does not come before it, the file is read from its beginning."""
+    """The packets from a key frame on; if a seek does not land before it, the file is read from its beginning."""
     clock, time = key
     # Files are sought by the times at which frames are shown, which are later than those of decoding
     delay = (stream.start_time or 0) - stream.index_entries[0].timestamp if clock == "dts" else 0

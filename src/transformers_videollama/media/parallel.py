@@ -12,10 +12,11 @@ __all__ = ["in_parallel"]
 
 def in_parallel(call: Callable[[Any], Any], items: Iterable[Any]) -> list:
     """
-    What `call` returns for each item, in their order; where several fail, the first one's exception is raised.
+    Calls `call` for each item and returns the results in the order of the items. If several calls fail, the exception
+    of the first of these items is raised.
 
-    Decoders and downloads leave Python's lock alone. There are as many threads as torch computes with, of which a
-    worker process of a `DataLoader` has one.
+    Decoders and downloads leave Python's lock alone. There are as many threads as torch computes with; a worker
+    process of a `DataLoader` has one.
     """
     items = list(items)
     workers = min(len(items), torch.get_num_threads())

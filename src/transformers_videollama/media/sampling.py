@@ -1,4 +1,4 @@
-"""Which frames of a video are taken: pure functions of its length, without I/O."""
+"""The choice of frames of a video: pure functions of its length, without I/O."""
 
 import math
 from typing import Literal
@@ -29,15 +29,15 @@ def sample_indices(
 
     Args:
         total_num_frames (`int`): length of the video.
-        num_frames (`int`, defaults to 8 where `fps` is not given): frames wanted; a shorter video gives all it has.
+        num_frames (`int`, defaults to 8 if `fps` is not given): frames wanted; a shorter video gives all it has.
         video_fps (`float`, *optional*): frames per second of the video; `fps`, `start` and `end` need it.
         fps (`float`, *optional*): take a frame every `1 / fps` seconds instead of `num_frames` frames; above
             `video_fps`, every frame once.
         sampling (`"uniform"` or `"headtail"`): evenly spread from the first frame on, as the original does for
             inference, or drawn at random, half from each half of the video (the odd one from the second), as it does
             for training.
-        start, end (`float` seconds, *optional*): only frames at `start <= time < end`; an `end` behind the video is
-            its end.
+        start, end (`float` seconds, *optional*): only frames at `start <= time < end`; an `end` after the video's end
+            is the video's end.
         generator (`np.random.Generator` or seed, *optional*): of "headtail". `None` is seed 0, the same frames on
             every call: training passes a generator.
 

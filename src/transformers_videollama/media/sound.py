@@ -1,7 +1,7 @@
-"""Sound of files and arrays, of which only the windows that are read are decoded, resampled as in the whole track.
+"""Sound of files and arrays. Only the windows that are read are decoded, and they are resampled as in the whole track.
 
-Windows equal those of the whole track, to the sample, but for AAC with noise substitution, whose noise depends on
-where decoding began. MP3 and raw AAC have no index: their packets are walked once, not decoded.
+Windows equal those of the whole track, to the sample. The exception is AAC with noise substitution: its noise depends
+on where decoding began. MP3 and raw AAC have no index: their packets are walked once, not decoded.
 """
 
 import functools
@@ -31,7 +31,7 @@ class Sound:
     """A sound track or a span of one, decoded where it is read.
 
     Attributes:
-        name (`str`): what messages call it.
+        name (`str`): its name in messages.
         sampling_rate (`int`): of the track, in Hz.
         num_channels (`int`): of the track.
         duration (`float`): of the span, in seconds.
@@ -49,7 +49,7 @@ class Sound:
 
         Returns:
             `np.ndarray` of shape (channels, round((end - start) * sampling_rate)), float32: the samples that the
-            whole track has there after `torchaudio.functional.resample`; fewer where the span ends before the window.
+            whole track has there after `torchaudio.functional.resample`; fewer if the span ends before the window.
 
         Raises:
             MediaError: the window lies outside, or samples of it are missing, damaged, NaN or infinite.
@@ -83,7 +83,7 @@ class Sound:
         return resample(native, old, new)[:, first - period * new : stop - period * new]
 
     def cut(self, start: float | None, end: float | None) -> "Sound":
-        """What this sound has of the span `[start, end)`, in seconds; possibly nothing."""
+        """The part of this sound in the span `[start, end)`, in seconds; it may be empty."""
         start, end = start or 0.0, self.duration if end is None else min(end, self.duration)
         return replace(self, offset=self.offset + start, duration=max(0.0, end - start))
 
@@ -102,7 +102,7 @@ def load_sound(
         source: a path, http(s) URL, `file:` or base64 `data:` URI or bytes; an array or tensor of shape (samples,) or
             (channels, samples), float in -1..1 or int16; a `Sound`.
         sampling_rate (`int`, *optional*): of samples that come decoded, 16000 by default; a file has its own.
-        start, end (`float` seconds, *optional*): the span to open; an `end` behind the sound is its end.
+        start, end (`float` seconds, *optional*): the span to open; an `end` after the sound's end is the sound's end.
         timeout (`float`, *optional*): seconds for a download; `media.sources.DOWNLOAD_TIMEOUT`, 60, by default.
 
     Raises:
@@ -144,7 +144,7 @@ def _sound_of_samples(samples: np.ndarray, sampling_rate: int) -> Sound:
 
 
 def sound_of(container: Any, file: MediaFile) -> Sound | None:
-    """The sound of an open container, not yet decoded; `None` where it has no sound stream."""
+    """The sound of an open container, not yet decoded; `None` if it has no sound stream."""
     stream = container.streams.best("audio")
     if stream is None:
         return None
@@ -187,7 +187,7 @@ class _FileTrack:
         return type(self), (self.file, self.index, self.rate, self.channels, self.declared_seconds)
 
     def read(self, first: int, stop: int) -> np.ndarray:
-        """Samples `[first, stop)` of the track as float32 (channels, samples), fewer where the track ends before."""
+        """Samples `[first, stop)` of the track as float32 (channels, samples), fewer if the track ends before."""
         with self._lock, ffmpeg_errors():
             pieces = self._decode(first, stop, seek=True) if first > _PREROLL * self.rate else None
             pieces = self._decode(first, stop, seek=False) if pieces is None else pieces
@@ -198,7 +198,7 @@ class _FileTrack:
         return samples
 
     def _decode(self, first: int, stop: int, seek: bool) -> list[np.ndarray] | None:
-        """The parts of the window in order; `None` where a seek does not land before it."""
+        """The parts of the window in order; `None` if a seek does not land before it."""
         pieces = []
         container, self._kept = self._kept if seek and self._kept else open_unguarded(self.file), None
         stream = container.streams[self.index]
@@ -230,9 +230,9 @@ class _FileTrack:
         return (frames[-1].time or 0.0) + (len(frames) == 1) * frames[0].samples / self.rate, frames[0].samples
 
     def _begin(self, frame: Any) -> int | None:
-        """Number of the first sample of a frame, where it has a time.
+        """Number of the first sample of a frame, if the frame has a time.
 
-        Where the clock is coarser than samples, it is the nearest whole number of frames after the second.
+        If the clock is coarser than samples, it is the nearest whole number of frames after the second.
         """
         if frame.time is None:
             return None
@@ -252,7 +252,7 @@ class _FileTrack:
 
 
 def _samples(frame: Any) -> np.ndarray:
-    """float32 (channels, samples) of a PyAV frame, which has (1, samples * channels) where it is not planar."""
+    """float32 (channels, samples) of a PyAV frame, which has (1, samples * channels) if it is not planar."""
     samples = frame.to_ndarray()
     return _as_float(samples if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels).T)
 

@@ -24,7 +24,7 @@ _DOWNLOAD_ERRORS = (OSError, ValueError, http.client.HTTPException)
 
 
 class MediaFile:
-    """A local file and what messages call it; a temporary one is removed with its last user."""
+    """A local file and its name in messages; a temporary one is removed with its last user."""
 
     def __init__(self, name: str, path: str | None = None):
         self.name, self.path = name, path or ""

@@ -38,11 +38,11 @@ class Video:
         frames (`np.ndarray` of shape (T, height, width, 3), uint8): RGB.
         indices (`tuple[int]` of length T): which frames of the video they are.
         timestamps (`tuple[float]` of length T, or `None`): seconds, `index / fps` as in the original and not the
-            container's own; `None` where no frame rate is known.
+            container's own; `None` if no frame rate is known.
         fps (`float` or `None`): frames per second of the video.
         total_num_frames (`int`): length of the video.
         sound (`Sound` or `None`): of the same span; `None` exactly when the container has no sound stream.
-        name (`str`): what messages call it.
+        name (`str`): its name in messages.
     """
 
     frames: np.ndarray
@@ -92,7 +92,7 @@ def load_video(
             shape (T, H, W, C) or (T, C, H, W), uint8 or float in 0..1; a `Video`, which is returned as it is.
         num_frames, fps, sampling, start, end, generator: see `sample_indices`; the span holds for the sound, too.
         size (`tuple[int, int]`, *optional*): (height, width) that frames are scaled to: while decoding, as in the
-            original, or bilinearly with antialiasing where they come decoded. Without it they keep their size.
+            original, or bilinearly with antialiasing if they come decoded. Without it they keep their size.
         video_fps (`float`, *optional*): frame rate of frames that come decoded; a file has its own.
         timeout (`float`, *optional*): seconds for a download; `media.sources.DOWNLOAD_TIMEOUT`, 60, by default.
 
@@ -155,7 +155,7 @@ def _frame_files(folder: Path) -> list[Path]:
 
 
 class _DecodedFrames:
-    """Frames that come one by one, of which only those read are opened."""
+    """Frames that come one by one; only those that are read are opened."""
 
     sound = None
 
@@ -182,7 +182,7 @@ class _DecodedFrames:
 def media_kind(source: Any, *, timeout: float | None = None) -> Literal["image", "video", "audio"]:
     """Say what a path, URL or bytes hold, by the content: an animated image is a video, a song with cover art audio.
 
-    A folder is a video, of frames.
+    A folder is a video of frames.
 
     Raises:
         MediaError: none of these, or unreadable.

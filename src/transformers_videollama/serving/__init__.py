@@ -18,7 +18,7 @@ def serve(args: Namespace) -> None:
             seconds, `allow_local` (folders), `allow_private`, `engine_options`.
 
     Raises:
-        ImportError: where the packages of the engine are not installed.
+        ImportError: if the packages of the engine are not installed.
         ValueError: options that the engine does not take.
     """
     if args.engine_options and args.engine != "vllm":

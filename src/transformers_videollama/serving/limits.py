@@ -1,4 +1,4 @@
-"""What requests may do: their size, their form, and how long an answer takes."""
+"""The limits of requests: their size, their form, and the time of an answer."""
 
 import asyncio
 import json
@@ -17,14 +17,14 @@ App = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], A
 
 class RequestLimits:
     """
-    ASGI middleware: refuses what is too large, malformed, or meant for other models, before it is worked on, and ends
-    what takes too long.
+    ASGI middleware: refuses requests that are too large, malformed, or meant for other models, before anything works
+    on them, and ends those that take too long.
 
     Args:
         app: the ASGI application that answers.
         max_bytes (`int`): of the body of a request.
         seconds (`float`): for an answer, from the last byte of the request to that of the answer.
-        unlimited (`tuple[str, ...]`): paths besides that of chats that are answered, too.
+        unlimited (`tuple[str, ...]`): paths that are answered in addition to that of chats.
     """
 
     def __init__(self, app: App, max_bytes: int, seconds: float, unlimited: tuple[str, ...] = (HEALTH, MODELS)):
@@ -61,7 +61,7 @@ class RequestLimits:
 
 
 class _Replay:
-    """A body that was read already, then what comes behind it."""
+    """A body that was read already, then what follows it."""
 
     def __init__(self, body: bytes, receive):
         self.body: bytes | None = body

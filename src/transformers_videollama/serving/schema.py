@@ -7,10 +7,10 @@ from ..messages import Block, parse_message
 
 __all__ = ["check_request", "error_body"]
 
-# Of `apply_chat_template`, what a request may set; the library would pass on anything
+# The arguments of `apply_chat_template` that a request may set; the library would pass on anything
 TEMPLATE_OPTIONS = {"num_frames", "fps", "start", "end", "sampling", "add_timestamps"}
 ROLES = ("system", "user", "assistant")
-# Where OpenAI's blocks hold an item, and in which form
+# The keys under which OpenAI's blocks hold an item, and its form
 FORMS = {
     "image_url": "{'url': address}",
     "video_url": "{'url': address}",
@@ -21,10 +21,10 @@ FORMS = {
 
 def check_request(body: Any) -> None:
     """
-    Whether the body of a chat completion has the form that OpenAI's has.
+    Checks that the body of a chat completion has the form that OpenAI's has.
 
     Raises:
-        ValueError: says where it has not.
+        ValueError: if it has not; the message says where.
     """
     if not isinstance(body, dict) or not isinstance(body.get("messages"), list) or not body["messages"]:
         raise ValueError("the body must be an object with 'messages', a list of at least one message")

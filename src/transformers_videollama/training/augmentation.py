@@ -13,15 +13,15 @@ from transformers import TrainerCallback
 
 __all__ = ["AugmentedDataset", "EpochCallback", "random_crop"]
 
-# What is drawn for a sample in training: a crop of half its area or more, as in the original
+# A crop in training has half the area of its sample or more, as in the original
 CROP_SCALE = (0.5, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
 
 
 class AugmentedDataset(Dataset):
     """
-    Gives every row of a dataset what its random frames and crop are drawn from, a number that depends on `seed`, the
-    epoch and the row alone: not on the number of processes or workers, nor on whether training was interrupted.
+    Gives every row of a dataset the number that its random frames and crop are drawn from. It depends only on `seed`,
+    the epoch and the row: not on the number of processes or workers, nor on whether training was interrupted.
 
     Args:
         dataset: rows with `messages`, such as [`load_messages`] gives.

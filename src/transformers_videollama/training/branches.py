@@ -1,4 +1,4 @@
-"""What a stage has trained, as one small file: saved, loaded, and in the original's layout."""
+"""The parameters that a stage has trained, as one small file: saved, loaded, and in the original's layout."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -54,8 +54,8 @@ def _whole(parameters: Iterable[torch.nn.Parameter], *, changed: bool = False) -
 
 def save_branch(model: VideoLlamaForConditionalGeneration, path: str | Path) -> None:
     """
-    Saves the parameters that train. The file appears complete or not at all. Where several processes train, all of
-    them must call this, and the first one writes.
+    Saves the parameters that train. The file appears complete or not at all. If several processes train, all of them
+    must call this, and the first one writes.
 
     Args:
         model ([`VideoLlamaForConditionalGeneration`])
@@ -63,7 +63,7 @@ def save_branch(model: VideoLlamaForConditionalGeneration, path: str | Path) -> 
             `VL_*.pth` or `AL_*.pth`), which holds one branch.
 
     Raises:
-        ValueError: for another suffix, where nothing trains, or for a `.pth` where more than one branch trains.
+        ValueError: for another suffix, if nothing trains, or for a `.pth` if more than one branch trains.
     """
     state = trained_state(model)
     if not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0:
@@ -90,8 +90,8 @@ def load_branch(model: VideoLlamaForConditionalGeneration, path: str | Path) -> 
 
     Args:
         model ([`VideoLlamaForConditionalGeneration`]): changed in place; its other parts stay as they are.
-        path (`str` or `Path`): what [`save_branch`] wrote, a folder with a `branch.safetensors` (a checkpoint of
-            training), or a `VL_*.pth` or `AL_*.pth` of the original.
+        path (`str` or `Path`): a file that [`save_branch`] wrote, a folder with a `branch.safetensors` (a checkpoint
+            of training), or a `VL_*.pth` or `AL_*.pth` of the original.
 
     Returns:
         `list[str]`: names of the parameters that were loaded.

@@ -1,4 +1,4 @@
-"""Checkpoints of training that hold what trains, and not the frozen gigabytes beside it."""
+"""Checkpoints of training that hold what trains, without the frozen gigabytes."""
 
 import json
 import os
@@ -19,8 +19,8 @@ __all__ = ["BranchCheckpointCallback", "last_checkpoint"]
 
 class BranchCheckpointCallback(TrainerCallback):
     """
-    Makes the `Trainer` save only what trains: its checkpoints hold `branch.safetensors` beside the optimizer's state,
-    and `train(resume_from_checkpoint=...)` takes them. Only [`load_branch`] reads the weights of such a checkpoint;
+    Makes the `Trainer` save only what trains: its checkpoints hold `branch.safetensors` and the optimizer's state, and
+    `train(resume_from_checkpoint=...)` takes them. Only [`load_branch`] reads the weights of such a checkpoint;
     `from_pretrained` refuses it, since the frozen parts are not in it. `Trainer.save_model` saves the whole model as
     ever.
 
@@ -88,12 +88,12 @@ def last_checkpoint(output_dir: str | Path) -> str | None:
         output_dir (`str` or `Path`): that of the run.
 
     Returns:
-        `str`, or `None` where there is none yet. A checkpoint that the run was killed in is passed over.
+        `str`, or `None` if there is none yet. A checkpoint that the run was killed in is passed over.
     """
     complete = filter(_is_complete, Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"))
     return max(map(str, complete), key=lambda folder: int(folder.rpartition("-")[2]), default=None)
 
 
 def _is_complete(checkpoint: Path) -> bool:
-    """The Trainer writes its own state last; where it has written the weights, the callback renames them then."""
+    """The Trainer writes its own state last; if it has written the weights, the callback renames them then."""
     return (checkpoint / TRAINER_STATE_NAME).exists() and not (checkpoint / SAFE_WEIGHTS_NAME).exists()

@@ -27,10 +27,10 @@ CAPTION_END = "###"  # the original's end symbol of pre-training, whatever the l
 
 class VideoLlamaDataCollator:
     """
-    Makes a batch of rows `{"messages": [...]}`, conversations as [`~VideoLlamaProcessor.apply_chat_template`] takes
-    them. A row that cannot be used, such as one whose file is damaged, is left out of its batch and logged with the
-    reason; after `max_unreadable` of them training stops. Rows of an [`AugmentedDataset`] get the random frames and
-    the random crop of training, others the frames of inference.
+    Makes a batch of rows `{"messages": [...]}`, which have the form that [`~VideoLlamaProcessor.apply_chat_template`]
+    takes. A row that cannot be used, such as one whose file is damaged, is left out of its batch and logged with the
+    reason. Training stops after `max_unreadable` of them. Rows of an [`AugmentedDataset`] get the random frames and
+    the random crop of training; others get the frames of inference.
 
     Every batch runs every branch of `branches`, which training with sharded parameters needs: a batch that has no
     item for one gets a further row, of a blank item, that has no loss.
@@ -45,8 +45,8 @@ class VideoLlamaDataCollator:
         load_audio_from_video (`bool`, defaults to `False`): Whether the sound of videos is heard, too.
         add_timestamps (`bool`, defaults to `False`): Whether the sentence about the times of frames is written, which
             the original leaves out in training.
-        branches (`Sequence[str]`, defaults to `("video",)`): "video", "audio": what runs in every batch.
-        max_length (`int`, *optional*): Tokens of a row; what is longer is cut at its end.
+        branches (`Sequence[str]`, defaults to `("video",)`): "video", "audio": the branches that run in every batch.
+        max_length (`int`, *optional*): Tokens of a row; a longer row is cut at its end.
         max_unreadable (`int`, defaults to 100): Rows that may be left out. Processes that load data for one training
             process count together, training processes apart.
 
@@ -85,12 +85,12 @@ class VideoLlamaDataCollator:
     def __call__(self, examples: Sequence[Mapping]) -> dict[str, torch.Tensor]:
         """
         Args:
-            examples (`Sequence[Mapping]`): rows with `messages`, and `augmentation_seed` (`int`) where frames and crop
+            examples (`Sequence[Mapping]`): rows with `messages`, and `augmentation_seed` (`int`) if frames and crop
                 are to be drawn.
 
         Returns:
-            `dict`: `input_ids`, `attention_mask`, `labels` (B, S), padded on the right, int64, -100 where there is no
-            loss, and the arguments of the model for the items of all rows, in their order.
+            `dict`: `input_ids`, `attention_mask`, `labels` (B, S), padded on the right, int64, with -100 for tokens
+            without loss, and the arguments of the model for the items of all rows, in their order.
         """
         rows = []
         for example in examples:
@@ -127,7 +127,7 @@ class VideoLlamaDataCollator:
         return {**inputs, "input_ids": input_ids, "labels": input_ids.masked_fill(~answered, IGNORE_INDEX)}
 
     def _encode_caption(self, messages: list[dict]) -> dict[str, Any]:
-        """The caption is tokenised apart from what stands in front of it, as in the original."""
+        """The caption is tokenised apart from the text before it, as in the original."""
         if [message["role"] for message in messages] != ["user", "assistant"]:
             raise ValueError(
                 f"expected a user's message with an item and a caption as answer, got messages of "
@@ -160,7 +160,7 @@ class VideoLlamaDataCollator:
         )
 
     def _open(self, example: Mapping) -> list[dict]:
-        """The conversation with its images and videos opened, and augmented where the row says so."""
+        """The conversation with its images and videos opened, and augmented if the row says so."""
         if "messages" not in example:
             raise ValueError(f"a row must have the column 'messages', got {sorted(example)}")
         seed = example.get("augmentation_seed")

@@ -13,7 +13,7 @@ from ..messages import SOURCE_KEYS, Block, parse_message
 __all__ = ["DATASET_FORMATS", "DatasetError", "read_rows"]
 
 ROLES = ("system", "user", "assistant")
-MARKER = "<image>"  # where the picture of LLaVA's instructions stands
+MARKER = "<image>"  # the place of the picture in LLaVA's instructions
 
 _PIECE = 1 << 16  # characters of a JSON file that are read at once, at least
 _SPACE = re.compile(r"\s*")
@@ -235,7 +235,7 @@ def _captioned(medium: dict, caption: str) -> list[dict]:
 
 def _dialogue(texts: list[str], medium: dict) -> list[dict]:
     """Questions and answers in turn; the medium stands in the first question, in the place of the marker."""
-    before, _, after = texts[0].rpartition(MARKER)  # without a marker, all text is behind it
+    before, _, after = texts[0].rpartition(MARKER)  # without a marker, all text is after it
     blocks = [*([_text(before.strip())] if before.strip() else []), medium]
     if after.strip():
         blocks.append(_text(after.strip()))
@@ -281,7 +281,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 
-# What reads a file's items, and what makes messages of an item
+# For each format, a reader of a file's items, and a function that makes messages of an item
 _FORMATS: dict[str, tuple[Callable[[TextIO], Iterator], Callable[[Mapping, str], list[dict]]]] = {
     "messages": (_json_items, _own),
     "webvid": (_csv_items, _webvid),

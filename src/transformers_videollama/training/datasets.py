@@ -48,8 +48,8 @@ def load_messages(
     - Captions: the user shows the medium and says nothing; the assistant says the caption.
     - Instructions: the medium stands in the first question, where the marker `<image>` is, else before the text. The
       instruction `i` of a "videochat" row becomes its system message.
-    - What else a row or a CSV file holds, such as `id`, is not read. In a message or a block, where it would mean
-      something, it is an error.
+    - Other keys of a row or columns of a CSV file, such as `id`, are not read. In a message or a block, where they
+      would mean something, they are an error.
 
     The rows lie in `datasets`' cache (`HF_DATASETS_CACHE`) and are memory-mapped, so that memory does not grow with
     the file, and the next call finds them there, unless the file's content has changed.
@@ -65,8 +65,8 @@ def load_messages(
 
     Raises:
         DatasetError (a `ValueError`): for the first row that is not as the format wants it, and a file without rows.
-        ValueError: for a format that there is not.
-        OSError: where `path` cannot be read.
+        ValueError: for an unknown format.
+        OSError: if `path` cannot be read.
         ImportError: without the package `datasets`.
     """
     datasets = import_datasets()
@@ -94,11 +94,11 @@ def mix(datasets: Sequence, ratios: Sequence[float], *, seed: int = 0) -> Any:
     at least once; rows of a dataset that ends earlier come again. The rows of one dataset keep their order.
 
     Args:
-        datasets (`Sequence`): Of [`load_messages`], or other `datasets.Dataset`s with a column `messages`; keys that
+        datasets (`Sequence`): From [`load_messages`], or other `datasets.Dataset`s with a column `messages`; keys that
             one lacks become `None`, and other columns are left out. Or map-style datasets of another kind, such as
             [`load_features`] gives, whose rows are taken as they are.
         ratios (`Sequence[float]`): One positive number for each.
-        seed (`int`, defaults to 0): Of the draw.
+        seed (`int`, defaults to 0): The seed of the draw.
 
     Returns:
         `datasets.Dataset`, or `torch.utils.data.Subset` for datasets of another kind.
@@ -174,5 +174,5 @@ def _unified(dataset: "Dataset", index: int) -> "Dataset":
 
 
 def _rows(path: str, format: str, media_dir: str, **key: Any) -> Iterator[dict]:
-    """`read_rows`; `key` is what else the cached rows depend on."""
+    """`read_rows`; the cached rows also depend on `key`."""
     return read_rows(path, format, media_dir)

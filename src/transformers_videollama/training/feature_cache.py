@@ -1,9 +1,9 @@
 """
-What the frozen encoders see in the frames of a dataset, computed once instead of in every epoch.
+The frozen encoders' features of the frames of a dataset, computed once instead of in every epoch.
 
 A cache is a folder, which `videollama precompute` writes and [`load_features`] opens:
 
-    features.json                        what the features were computed from: weights, processor, data, options
+    features.json                        the origin of the features: weights, processor, data, options
     rows/                                the conversations, as `datasets` saves them
     features-00000-of-00042.safetensors  features of the items of `shard_size` rows, each under "row.message.block";
                                          in its metadata the rows that could not be read, and a checksum of each item
@@ -71,7 +71,7 @@ def feature_header(
     num_rows: int,
 ) -> dict[str, Any]:
     """
-    Says what features are computed from.
+    The header of a cache: it says what the features are computed from.
 
     Args:
         model: A Video-LLaMA, as it is or wrapped.
@@ -79,14 +79,14 @@ def feature_header(
         data (`Mapping`): `path` of the data file, its `checksum`, `format`, `media_dir`.
         branch (`str`): "video": images and videos go through the vision tower and the image Q-Former, sounds through
             ImageBind's audio trunk. "audio": images and videos go through ImageBind's vision trunk.
-        dtype (`str`): Of weights and features.
+        dtype (`str`): The dtype of weights and features.
         shard_size, num_rows (`int`): Rows of a shard, and of the data.
 
     Returns:
         `dict`, the content of `features.json`.
 
     Raises:
-        FeatureCacheError (a `ValueError`): where the model lacks what the branch needs.
+        FeatureCacheError (a `ValueError`): if the model lacks what the branch needs.
     """
     return {
         "version": CACHE_VERSION,
@@ -139,7 +139,7 @@ class FeatureCache:
         Begins a cache, or goes on with one that has the same header.
 
         Raises:
-            FeatureCacheError (a `ValueError`): where the folder holds something else, or features of something else;
+            FeatureCacheError (a `ValueError`): if the folder holds something else, or features of something else;
                 the message lists the differences.
         """
         folder = Path(folder)
@@ -163,7 +163,7 @@ class FeatureCache:
     def check(self, header: dict[str, Any]) -> None:
         """
         Raises:
-            FeatureCacheError (a `ValueError`): where another header is expected; the message lists the differences.
+            FeatureCacheError (a `ValueError`): if another header is expected; the message lists the differences.
         """
         cached, expected = _flat(self.header), _flat(header)
         differences = [
@@ -207,7 +207,7 @@ class FeatureCache:
         """
         Args:
             shard (`int`): Its number.
-            features (`dict[str, torch.Tensor]`): Of all items, under "row.message.block".
+            features (`dict[str, torch.Tensor]`): The features of all items, under "row.message.block".
             unreadable (`dict[int, str]`): Row -> why it has no features.
         """
         about = {
@@ -342,7 +342,7 @@ def _weights_checksums(model: torch.nn.Module, branch: Branch) -> dict[str, str]
 
 
 def _weights_checksum(part: torch.nn.Module | torch.Tensor) -> str:
-    """Of the weights rounded to bfloat16, so that a model has the same in float32 and in bfloat16."""
+    """The checksum of the weights rounded to bfloat16, so that a model has the same in float32 and in bfloat16."""
     tensors = {"": part} if isinstance(part, torch.Tensor) else part.state_dict()
     checksum = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
@@ -352,7 +352,7 @@ def _weights_checksum(part: torch.nn.Module | torch.Tensor) -> str:
 
 
 def _processor_settings(processor: VideoLlamaProcessor) -> dict[str, Any]:
-    """What items are prepared with, as JSON has it."""
+    """The settings that items are prepared with, as JSON has them."""
     parts = {name: getattr(processor, name) for name in ("image_processor", "video_processor", "feature_extractor")}
     settings = {name: part.to_dict() for name, part in parts.items() if part is not None}
     return json.loads(json.dumps(settings, default=str))

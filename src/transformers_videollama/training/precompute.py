@@ -44,19 +44,19 @@ def precompute(
     max_unreadable: int = 100,
 ) -> FeatureCache:
     """
-    Computes what the frozen encoders see in the items of a dataset, for `load_features`. What is in the folder already
-    is not computed again, so a run that was stopped goes on where it was. Frames are those of inference: without the
-    random frames and crops of training, and of videos without their sound.
+    Computes the frozen encoders' features of the items of a dataset, for `load_features`. Shards that are already in
+    the folder are not computed again, so a run that was stopped goes on where it was. Frames are those of inference,
+    without the random frames and crops of training. Videos are taken without their sound.
 
     Args:
         data, format, media_dir: See `load_messages`.
-        folder (`str` or `os.PathLike`): Where the cache goes.
+        folder (`str` or `os.PathLike`): The folder for the cache.
         model (`str`): Folder of a converted checkpoint, or its id on the Hub.
         branch (`str`, defaults to "video"): The branch that is to be trained, "video" or "audio".
         batch_size (`int`, defaults to 64): Frames that are encoded at once.
         shard_size (`int`, defaults to 256): Rows of one file. 8 frames of the released size take 0.8 MB in float32.
         processes (`int`, defaults to 1): Each with a model of its own; on CUDA, process i uses GPU i.
-        device (`str`, *optional*): By default CUDA where there is one.
+        device (`str`, *optional*): By default CUDA if there is one.
         dtype (`str`, defaults to "float32"): "float32", "bfloat16" or "float16", of weights and features.
         max_unreadable (`int`, defaults to 100): Rows that may be left out because they cannot be read.
 
@@ -64,8 +64,8 @@ def precompute(
         [`FeatureCache`]
 
     Raises:
-        FeatureCacheError (a `ValueError`): where the folder holds something else, or features of something else, and
-            where a process ended.
+        FeatureCacheError (a `ValueError`): if the folder holds something else, or features of something else, and
+            if a process ended.
         ValueError: for data that cannot be read, or more unreadable rows than allowed.
     """
     for name, value in {"batch_size": batch_size, "shard_size": shard_size, "processes": processes}.items():
@@ -105,7 +105,7 @@ def precompute(
 
 @dataclass(frozen=True)
 class _Job:
-    """What a process needs to know."""
+    """The instructions for one process."""
 
     cache: FeatureCache
     shards: list[int]

@@ -29,10 +29,10 @@ class TrainingStage:
 
     Attributes:
         name (`str`): its key in [`STAGES`].
-        branch (`str`): what trains: "video" (Video Q-Former with its queries, frame positions and projection) or
-            "audio" (the same parts of the audio branch, on frames instead of sound).
+        branch (`str`): the branch that trains: "video" (Video Q-Former with its queries, frame positions and
+            projection) or "audio" (the same parts of the audio branch, on frames instead of sound).
         text (`str`): "caption" (loss on captions) or "chat" (loss on the answers of conversations).
-        learning_rate, min_learning_rate (`float`): where the warm-up ends, and the cosine behind it.
+        learning_rate, min_learning_rate (`float`): the ends of the warm-up, and of the cosine after it.
         warmup_steps, max_steps (`int`)
         per_device_train_batch_size (`int`): the original trained on 8 GPUs.
     """
@@ -87,7 +87,7 @@ class TrainingStage:
 
     def collator(self, processor: VideoLlamaProcessor, **overrides: Any) -> VideoLlamaDataCollator:
         """
-        The collator of this stage: its text, and frames in the stead of sound for the audio branch.
+        The collator of this stage: its text, and frames instead of sound for the audio branch.
 
         Args:
             processor ([`VideoLlamaProcessor`])
@@ -110,7 +110,7 @@ class TrainingStage:
             overrides: any argument of `peft.LoraConfig`, such as `r`.
 
         Raises:
-            ImportError: where peft is not installed.
+            ImportError: if peft is not installed.
         """
         try:
             from peft import LoraConfig
@@ -152,7 +152,7 @@ def prepare_for_stage(model: VideoLlamaForConditionalGeneration, stage: Training
         `list[str]`: names of the parameters that train.
 
     Raises:
-        ValueError: where the model lacks what the stage needs.
+        ValueError: if the model lacks what the stage needs.
     """
     branch = getattr(model.model, stage.module)
     if branch is None:

@@ -1,4 +1,4 @@
-"""What vLLM assumes of a model's media where the user does not say."""
+"""vLLM's defaults for the media of this model."""
 
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class VideoLlamaServingConfig(VerifyAndUpdateConfig):
-    """vLLM takes 32 frames of a video, of any model; this gives it the checkpoint's own sampling and size."""
+    """vLLM takes 32 frames of a video for any model; this gives it the checkpoint's own sampling and size."""
 
     @staticmethod
     def verify_and_update_model_config(model_config: "ModelConfig") -> None:

@@ -19,8 +19,8 @@ __all__ = ["VideoLlamaForCausalLM", "VideoLlamaMultiModalProcessor"]
 
 class VideoLlamaMultiModalProcessor(MultiModalProcessor):
     """
-    Gives the engine each video on its own, without the padding that it has beside a longer one, and refuses what would
-    stop the engine, and with it the requests of all others.
+    Gives the engine each video on its own, without the padding that it has next to a longer one. Refuses videos that
+    would stop the engine, and with it the requests of all others.
     """
 
     def _get_hf_mm_inputs(self, mm_items: MultiModalDataItems, hf_kwargs: Mapping[str, object]):

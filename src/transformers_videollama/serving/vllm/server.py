@@ -36,7 +36,7 @@ class LimitedMediaConnector(MediaConnector):
 
 
 class ServerLimits(RequestLimits):
-    """vLLM makes it, without arguments; [`serve_with_vllm`] says before what they are."""
+    """vLLM makes it without arguments, so [`serve_with_vllm`] sets `limits` before."""
 
     limits: dict[str, Any] = {}
 

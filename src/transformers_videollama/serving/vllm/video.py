@@ -1,4 +1,4 @@
-"""How vLLM opens the videos of requests: as the processor does."""
+"""vLLM's loader for the videos of requests, which opens them as the processor does."""
 
 import sys
 from typing import Any
@@ -33,12 +33,12 @@ class VideoLlamaVideoLoader(VideoLoader):
         """
         Args:
             data (`bytes`): a file's content.
-            num_frames (`int`): frames wanted; -1 is vLLM's word for all. Not read where `fps` is given.
+            num_frames (`int`): frames wanted; -1 is vLLM's word for all. Not read if `fps` is given.
             fps, sampling, start, end (*optional*): as [`load_video`] takes them.
             size (`dict`, *optional*): "height" and "width" that the decoder scales frames to.
 
         Returns:
-            frames (T, height, width, 3), uint8, and what vLLM knows of a video.
+            frames (T, height, width, 3), uint8, and vLLM's metadata of the video.
 
         Raises:
             MediaError (a `ValueError`, which the server answers with 400): a file that cannot be read.
