@@ -197,7 +197,7 @@ def _compute_in_processes(job: _Job, world: int, bar: tqdm) -> None:
     start = bar.n
     processes = torch.multiprocessing.spawn(_work, (world, job, done, failures), nprocs=world, join=False)
     try:
-        while not processes.join(timeout=0.2):  # where one fails, it ends the others
+        while not processes.join(timeout=0.2):  # if one fails, it ends the others
             bar.update(start + done.value - bar.n)
     except (ProcessRaisedException, ProcessExitedException) as error:
         if failures.empty() and isinstance(error, ProcessRaisedException):
