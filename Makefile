@@ -84,15 +84,15 @@ bench: install  ## measure the time to the first token of a first and a second q
 
 # Into a folder that is carried to the machine with the GPU, with this tree; PYTHON is any with pip
 wheels:  ## download what `make gpu` installs on a machine without network (GPU_PYTHON, GPU_PLATFORMS, GPU_CUDA)
-\trm -rf $(WHEELS)
-\t$(PYTHON) $(PIP_DOWNLOAD) --dest $(WHEELS) $(GPU_PACKAGES)
-\t$(PYTHON) -m benchmarks.wheels $(WHEELS) --cuda $(GPU_CUDA)
+	rm -rf $(WHEELS)
+	$(PYTHON) $(PIP_DOWNLOAD) --dest $(WHEELS) $(GPU_PACKAGES)
+	$(PYTHON) -m benchmarks.wheels $(WHEELS) --cuda $(GPU_CUDA)
 
 # The own torch of the machine stays as it is: the wheels come to stand in front of its packages
 gpu:  ## measure all that one GPU has to show, in less than nine minutes; another call goes on where it stopped
-\trm -rf $(GPU_SITE)
-\t[ ! -d $(WHEELS) ] || $(PYTHON) $(PIP_INSTALL) --no-index --no-deps --no-compile --target $(GPU_SITE) $(WHEELS)/*.whl
-\tPYTHONPATH=$(GPU_SITE):src $(PYTHON) -m benchmarks.gpu $(GPU_ARGUMENTS)
+	rm -rf $(GPU_SITE)
+	[ ! -d $(WHEELS) ] || $(PYTHON) $(PIP_INSTALL) --no-index --no-deps --no-compile --target $(GPU_SITE) $(WHEELS)/*.whl
+	PYTHONPATH=$(GPU_SITE):src $(PYTHON) -m benchmarks.gpu $(GPU_ARGUMENTS)
 
 lint: install  ## check style, types, and the structure that the library asks of its models
 	$(VENV)/bin/ruff check .

@@ -272,7 +272,7 @@ def _load_model(args: argparse.Namespace) -> "VideoLlamaForConditionalGeneration
         from .quantization import quantization_config
 
         options["quantization_config"] = quantization_config(args.quantize, device=device)
-        if args.quantize == "int4" and args.dtype == "auto":  # of which it needs this one
+        if args.quantize == "int4" and args.dtype == "auto":  # it needs only this one
             options["dtype"] = "bfloat16"
     model = _load(args, "AutoModelForMultimodalLM", **options)
     return (model if "device_map" in options else model.to(device)).eval()
@@ -282,7 +282,7 @@ def _streamer(processor: "VideoLlamaProcessor"):
     from transformers import TextStreamer
 
     class AnswerStreamer(TextStreamer):
-        """Prints an answer while it is generated, without the space around it and the stop string behind it."""
+        """Prints an answer while it is generated, without the space around it and the stop string after it."""
 
         def __init__(self):
             super().__init__(processor.tokenizer, skip_prompt=True, skip_special_tokens=True)

@@ -42,7 +42,7 @@ class VideoLlamaResamplerConfig(Blip2QFormerConfig):
     """
     Configuration of a [`VideoLlamaResampler`], the Q-Former that fuses the steps of a video or of a sound track.
 
-    Besides the fields of `Blip2QFormerConfig`:
+    In addition to the fields of `Blip2QFormerConfig`:
 
     Args:
         num_query_tokens (`int`, defaults to 32): Learned queries, which is also the number of tokens that an item
@@ -76,7 +76,7 @@ class VideoLlamaAudioConfig(PreTrainedConfig):
         patch_stride (`int`, defaults to 10): Step from one patch to the next; patches overlap.
         hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, hidden_act: of the trunk.
         layer_norm_eps (`float`, defaults to 1e-6): of the blocks and the head.
-        stem_layer_norm_eps (`float`, defaults to 1e-5): of the norm behind the patch embedding.
+        stem_layer_norm_eps (`float`, defaults to 1e-5): of the norm after the patch embedding.
         attention_dropout (`float`, defaults to 0.0): Share of attention weights that training drops.
         add_bias_kv (`bool`, defaults to `True`): Whether every attention appends one learned key and value.
         projection_dim (`int`, defaults to 1024): Width of ImageBind's joint space.
@@ -162,8 +162,8 @@ class VideoLlamaConfig(PreTrainedConfig):
         text_config (`PreTrainedConfig` or `dict`, *optional*): The language model, LLaMA by default; any causal
             language model of the library.
         num_query_tokens (`int`, defaults to 32): Learned queries of the image Q-Former.
-        image_token_id, video_token_id, audio_token_id (`int`, default 32000, 32001, 32002): The placeholders that
-            features are put in the place of, rows of the language model's vocabulary.
+        image_token_id, video_token_id, audio_token_id (`int`, default 32000, 32001, 32002): The placeholders, rows of
+            the language model's vocabulary. Features are put in their places.
         output_vocab_size (`int`, *optional*, defaults to 32000): Token ids from here on (placeholders and padding
             rows) cannot be predicted: the model gives no logits for them. `None`: all rows can.
         encode_batch_size (`int`, defaults to 64): Frames, or clips of sound, that an encoder takes at once. More than
@@ -173,7 +173,7 @@ class VideoLlamaConfig(PreTrainedConfig):
 
     Raises:
         ValueError: where a part's configuration is of another kind than the part.
-        StrictDataclassClassValidationError: where sizes that must agree do not; the message has both.
+        StrictDataclassClassValidationError: if sizes that must agree do not; the message has both.
     """
 
     model_type = "video_llama"

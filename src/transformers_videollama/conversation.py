@@ -1,4 +1,4 @@
-"""A conversation that goes on from what has been computed."""
+"""A conversation that goes on from its cache and its features."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ __all__ = ["ConversationAnswer", "VideoLlamaConversation"]
 class ConversationAnswer:
     """
     Attributes:
-        text (`str`): What `str` gives, too.
+        text (`str`): The answer; `str` gives the same.
         prompt_tokens (`int`): Tokens of the whole conversation up to the answer, placeholders included.
         reused_tokens (`int`): How many of them were in the cache, and so were not computed.
         answer_tokens (`int`)
@@ -37,9 +37,9 @@ class ConversationAnswer:
 
 class VideoLlamaConversation:
     """
-    Questions, one after another, about the same videos, images and sounds: an item is opened, decoded and encoded
-    once, and what the cache of keys and values holds is not computed again. The answers are those that the model gives
-    to the whole conversation.
+    Questions, one after another, about the same videos, images and sounds. An item is opened, decoded and encoded
+    once, and tokens in the cache of keys and values are not computed again. The answers are those that the model
+    gives to the whole conversation.
 
     Args:
         model ([`VideoLlamaForConditionalGeneration`])
@@ -48,7 +48,7 @@ class VideoLlamaConversation:
             [`~VideoLlamaProcessor.apply_chat_template`].
 
     Attributes:
-        messages (`list` of `dict`): What has been said, with bare placeholders in the places of items.
+        messages (`list` of `dict`): The conversation so far, with bare placeholders in the places of items.
 
     Example:
 
@@ -128,9 +128,9 @@ class VideoLlamaConversation:
 
     def _reuse(self, ids: list[int]) -> int:
         """
-        Leaves in the cache what `ids` begin with, and returns how much that is: nearly everything as a rule, less
-        where an answer is written with other tokens than it was generated with, or a later item changes the prompt's
-        beginning. The last token is left out, since its logits are needed.
+        Leaves the beginning of `ids` in the cache, as far as it is there, and returns its length. That is nearly
+        everything as a rule. It is less if an answer is written with other tokens than it was generated with, or if
+        a later item changes the prompt's beginning. The last token is left out, since its logits are needed.
         """
         length = 0
         for token, known in zip(ids[:-1], self._cached_ids, strict=False):
@@ -143,7 +143,7 @@ class VideoLlamaConversation:
         return length
 
     def _features_of(self, ids: list[int], features: dict[str, torch.Tensor]) -> dict[str, BaseModelOutputWithPooling]:
-        """Of the items whose placeholders are in `ids`, which are the last ones."""
+        """The features of the items whose placeholders are in `ids`, which are the last ones."""
         outputs = {}
         for modality, known in features.items():
             items = ids.count(getattr(self.processor, f"{modality}_token_id")) // known.shape[1]

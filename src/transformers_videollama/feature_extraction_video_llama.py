@@ -36,12 +36,12 @@ Downmix = Literal["mean", "first"]
 class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
     """
     Cuts a sound track into clips at starts that are spread evenly, and computes each clip's log-mel spectrogram, as
-    ImageBind (arXiv 2305.05665) does for the original Video-LLaMA. Of a file, only the clips are read.
+    ImageBind (arXiv 2305.05665) does for the original Video-LLaMA. Only the clips of a file are read.
 
     Args:
         feature_size (`int`, defaults to 128): Mel bins.
         sampling_rate (`int`, defaults to 16000): Hz that the sound is resampled to.
-        padding_value (`float`, defaults to 0.0): What a spectrogram shorter than `num_mel_frames` is filled up with,
+        padding_value (`float`, defaults to 0.0): The value that fills up a spectrogram shorter than `num_mel_frames`,
             before normalisation.
         num_clips (`int`, defaults to 8): Clips of a sound.
         clip_seconds (`float`, defaults to 2.0): Length of a clip. A shorter sound gives `num_clips` times itself.
@@ -66,7 +66,7 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
         downmix: Downmix = "mean",
         **kwargs,
     ):
-        # Sounds are never padded here; pipelines only batch where this agrees with the tokenizer's padding side
+        # Sounds are never padded here; pipelines only batch if this agrees with the tokenizer's padding side
         kwargs.setdefault("padding_side", "left")
         super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
         self.num_clips = num_clips
@@ -170,7 +170,7 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
         return (clips - self.mean) / self.std
 
     def _log_mel(self, samples: torch.Tensor) -> torch.Tensor:
-        """(samples,) -> (feature_size, num_mel_frames); filled up behind the logarithm, as ImageBind does."""
+        """(samples,) -> (feature_size, num_mel_frames); filled up after the logarithm, as ImageBind does."""
         mel = log_mel_spectrogram(samples - samples.mean(), self.sampling_rate, self.feature_size)
         mel = mel[:, : self.num_mel_frames]
         missing = self.num_mel_frames - mel.shape[1]

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What `generate` needs besides the network: encoding ahead, expansion for beams, stop sequences."""
+"""The needs of `generate` in addition to the network: encoding ahead, expansion for beams, stop sequences."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -70,8 +70,8 @@ class VideoLlamaGenerationMixin(GenerationMixin):
     @staticmethod
     def create_masks_for_generate(config: VideoLlamaConfig, attention_mask: torch.Tensor | None = None, **kwargs):
         """
-        As the library's, which `generate` calls ahead of time for static caches. It takes the result for a tensor,
-        which a mask of flex attention is not, so that one is left to the forward pass.
+        As the library's, which `generate` calls ahead of time for static caches. The library takes the result for a
+        tensor. A mask of flex attention is none, so it is left to the forward pass.
         """
         if config.get_text_config()._attn_implementation == "flex_attention":
             return attention_mask
@@ -88,12 +88,12 @@ class VideoLlamaGenerationMixin(GenerationMixin):
         Encodes all items of the model's inputs, so that several calls of `generate` or `forward` can share the result.
 
         Args:
-            inputs (`dict`): What `forward` takes: `pixel_values`, `pixel_values_videos`, `video_frame_mask`,
-                `input_features`, ... The rest is not looked at, and nothing is changed.
+            inputs (`dict`): Arguments of `forward`: `pixel_values`, `pixel_values_videos`, `video_frame_mask`,
+                `input_features`, ... Others are ignored, and nothing is changed.
 
         Returns:
-            `dict` from "image", "video" and "audio" to the outputs of `get_*_features`, of the modalities that there
-            are items of: the `mm_encoder_outputs` of `forward` and `generate`.
+            `dict` from "image", "video" and "audio" to the outputs of `get_*_features`, for the modalities that have
+            items: the `mm_encoder_outputs` of `forward` and `generate`.
 
         Raises:
             ValueError: as the `get_*_features`.

@@ -13,7 +13,7 @@
 # limitations under the License.
 
 """
-ImageBind's trunks (arXiv 2305.05665): clips of sound, or frames in their stead, -> vectors of one joint space.
+ImageBind's trunks (arXiv 2305.05665): clips of sound, or frames instead of them, -> vectors of one joint space.
 
 Shape letters in this file: N clips or frames, S positions, D width.
 """
@@ -48,7 +48,7 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs: Unpack[TransformersKwargs],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the library's attention interface falls back to: (N, heads, S, head_dim) -> (N, S, heads, head_dim)"""
+    """The fallback of the library's attention interface: (N, heads, S, head_dim) -> (N, S, heads, head_dim)"""
     scores = query @ key.transpose(-1, -2) * scaling
     if attention_mask is not None:
         scores = scores + attention_mask
@@ -127,7 +127,7 @@ class VideoLlamaImageBindLayer(GradientCheckpointingLayer):
 
 
 class VideoLlamaImageBindPreTrainedModel(PreTrainedModel):
-    """What ImageBind's trunks have in common: how weights begin, and what of the library works with them."""
+    """The common settings of ImageBind's trunks: first weights, and the features of the library that they support."""
 
     supports_gradient_checkpointing = True
     _no_split_modules = ("VideoLlamaImageBindLayer",)
@@ -153,7 +153,7 @@ class VideoLlamaImageBindPreTrainedModel(PreTrainedModel):
 
 class VideoLlamaImageBindModel(VideoLlamaImageBindPreTrainedModel):
     """
-    What ImageBind's trunks have in common: class token, positions, blocks, and the head that maps the class token
+    The common parts of ImageBind's trunks: class token, positions, blocks, and the head that maps the class token
     into the joint space. A subclass builds the stem, which turns its input into patch embeddings (N, patches, D).
     """
 

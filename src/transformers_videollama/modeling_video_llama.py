@@ -62,7 +62,7 @@ __all__ = [
     "VideoLlamaVisionModel",
 ]
 
-# Norm behind EVA-ViT-g. The library's BLIP-2 gives it the epsilon of the blocks (1e-6); the released weights were
+# Norm after EVA-ViT-g. The library's BLIP-2 gives it the epsilon of the blocks (1e-6); the released weights were
 # trained with torch's default.
 POST_LAYERNORM_EPS = 1e-5
 
@@ -118,8 +118,8 @@ class VideoLlamaCausalLMOutputWithPast(VideoLlamaMediaOutput, CausalLMOutputWith
 
     Args:
         loss (`torch.Tensor` of shape `()`, *optional*): Next-token loss, given `labels`.
-        logits (`torch.Tensor` of shape `(B, S or logits_to_keep, output_vocab_size)`): Of the tokens that can be
-            predicted; placeholders and padding rows of the vocabulary have none.
+        logits (`torch.Tensor` of shape `(B, S or logits_to_keep, output_vocab_size)`): The logits of the tokens that
+            can be predicted; placeholders and padding rows of the vocabulary have none.
     """
 
 
@@ -155,8 +155,8 @@ class VideoLlamaVisionModel(Blip2VisionModel):
 
 class VideoLlamaQFormerModel(Blip2QFormerModel):
     """
-    BLIP-2's Q-Former, open to flash attention: BLIP-2 keeps its own in fp32, which rules it out, while here the
-    Q-Formers have the dtype of the model.
+    BLIP-2's Q-Former, open to flash attention. BLIP-2 keeps its own in fp32, which rules flash attention out; here
+    the Q-Formers have the dtype of the model.
     """
 
     _supports_flash_attn = True
@@ -185,7 +185,7 @@ class VideoLlamaResampler(nn.Module):
         Args:
             steps (`torch.Tensor` of shape `(B, T, tokens per step, encoder_hidden_size)`): features of the steps.
             step_mask (`torch.Tensor` of shape `(B, T)`, bool, *optional*): `True` for real steps; padding may stand
-                before or behind them. All are real by default.
+                before or after them. All are real by default.
 
         Returns:
             [`BaseModelOutputWithPooling`]: `last_hidden_state` (B, R, hidden_size) of the Q-Former and
@@ -280,7 +280,7 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
     def train(self, mode: bool = True):
         """
         As torch's, but encoders and branches that are frozen as a whole stay in evaluation mode, as in the original:
-        what is not trained has no dropout. The language model follows `mode`, which its checkpointing asks for.
+        frozen parts have no dropout. The language model follows `mode`, since its checkpointing asks for it.
         """
         super().train(mode)
         for name, part in self.named_children():
@@ -302,11 +302,11 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         Args:
             pixel_values (`torch.Tensor` of shape `(images, 3, H, W)`, float, *optional*): normalised images.
             image_frame_features (`torch.Tensor` of shape `(images, Q, image Q-Former width)`, float, *optional*):
-                what [`~VideoLlamaModel.get_frame_features`] gave for them. Exactly one of the two must be given.
+                their features from [`~VideoLlamaModel.get_frame_features`]. Exactly one of the two must be given.
 
         Returns:
-            [`BaseModelOutputWithPooling`]: `pooler_output` (images, R, text hidden size), what the language model
-            gets, and `last_hidden_state` (images, R, resampler width).
+            [`BaseModelOutputWithPooling`]: `pooler_output` (images, R, text hidden size), the input of the language
+            model, and `last_hidden_state` (images, R, resampler width).
 
         Raises:
             ValueError: for pixels of another shape than the vision tower takes.
@@ -335,11 +335,11 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
             video_frame_mask (`torch.Tensor` of shape `(videos, T)`, bool, *optional*): which frames are real, and not
                 padding. All are by default.
             video_frame_features (`torch.Tensor` of shape `(videos, T, Q, image Q-Former width)`, float, *optional*):
-                what [`~VideoLlamaModel.get_frame_features`] gave for the frames. Exactly one of the two must be given.
+                from [`~VideoLlamaModel.get_frame_features`] for the frames. Exactly one of the two must be given.
 
         Returns:
-            [`BaseModelOutputWithPooling`]: `pooler_output` (videos, R, text hidden size), what the language model
-            gets, and `last_hidden_state` (videos, R, resampler width). With `output_hidden_states=True` or
+            [`BaseModelOutputWithPooling`]: `pooler_output` (videos, R, text hidden size), the input of the language
+            model, and `last_hidden_state` (videos, R, resampler width). With `output_hidden_states=True` or
             `output_attentions=True` also those of the vision tower, for the real frames of all videos.
 
         Raises:
@@ -363,8 +363,8 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
 
     def get_frame_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """
-        What the frozen encoders see in single frames: the vision tower and the image Q-Former. The same in every
-        stage of training, so it can be computed once.
+        The features of single frames from the frozen encoders: the vision tower and the image Q-Former. They are the
+        same in every stage of training, so they can be computed once.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(N, 3, H, W)`, float): normalised frames.
@@ -397,7 +397,7 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
         """
-        Encodes sound tracks, or frames in their stead, which is how the audio branch is trained.
+        Encodes sound tracks, or frames instead of them: the audio branch is trained in this way.
 
         Args:
             input_features (`torch.Tensor` of shape `(sounds, T, mel bins, mel frames)`, float, *optional*):
@@ -406,13 +406,13 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
                 real, and not padding. All are by default.
             audio_pixel_values (`torch.Tensor` of shape `(sounds, T, 3, H, W)`, float, *optional*): normalised frames,
                 for ImageBind's vision trunk.
-            audio_clip_features (`torch.Tensor` of shape `(sounds, T, projection_dim)`, float, *optional*): what one
-                of ImageBind's trunks gave for the clips or frames, its `pooler_output`. Exactly one of the three
-                inputs must be given.
+            audio_clip_features (`torch.Tensor` of shape `(sounds, T, projection_dim)`, float, *optional*): the
+                `pooler_output` of one of ImageBind's trunks for the clips or frames. Exactly one of the three inputs
+                must be given.
 
         Returns:
-            [`BaseModelOutputWithPooling`]: `pooler_output` (sounds, R, text hidden size), what the language model
-            gets, and `last_hidden_state` (sounds, R, resampler width). With `output_hidden_states=True` or
+            [`BaseModelOutputWithPooling`]: `pooler_output` (sounds, R, text hidden size), the input of the language
+            model, and `last_hidden_state` (sounds, R, resampler width). With `output_hidden_states=True` or
             `output_attentions=True` also those of the trunk of ImageBind, for the real clips of all sounds.
 
         Raises:
@@ -473,17 +473,17 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         Finds the placeholders of one modality.
 
         Args:
-            input_ids (`torch.LongTensor` of shape `(B, S)`, *optional*): `None` where only embeddings are known; they
+            input_ids (`torch.LongTensor` of shape `(B, S)`, *optional*): `None` if only embeddings are known; they
                 are then compared with the placeholder's embedding.
-            inputs_embeds (`torch.Tensor` of shape `(B, S, D)`, *optional*): Not needed where `input_ids` are given.
-            features (`torch.Tensor` of shape `(items, R, D)`): what is to take their places.
+            inputs_embeds (`torch.Tensor` of shape `(B, S, D)`, *optional*): Not needed if `input_ids` are given.
+            features (`torch.Tensor` of shape `(items, R, D)`): the features that are to take their places.
             modality (`str`): "image", "video" or "audio".
 
         Returns:
             `torch.Tensor` of shape `(B, S, 1)`, bool.
 
         Raises:
-            ValueError: where placeholders and features are not equally many; the message has both counts.
+            ValueError: if placeholders and features are not equally many; the message has both counts.
         """
         token_id = getattr(self.config, f"{modality}_token_id")
         if input_ids is None:
@@ -658,11 +658,11 @@ class VideoLlamaForConditionalGeneration(VideoLlamaPreTrainedModel, VideoLlamaGe
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | VideoLlamaCausalLMOutputWithPast:
         """
-        Besides the arguments of [`VideoLlamaModel.forward`]:
+        In addition to the arguments of [`VideoLlamaModel.forward`]:
 
         Args:
-            labels (`torch.LongTensor` of shape `(B, S)`, *optional*): Tokens to predict, not shifted; -100 where there
-                is no loss.
+            labels (`torch.LongTensor` of shape `(B, S)`, *optional*): Tokens to predict, not shifted; -100 for tokens
+                without loss.
             logits_to_keep (`int` or `torch.Tensor`, defaults to 0): How many of the last positions get logits, or
                 which positions; 0 is all.
             kwargs: The rest goes to the language model and, such as `num_items_in_batch`, to the loss function.
@@ -734,7 +734,7 @@ def _autograd_where_needed(trained: bool, inputs: torch.Tensor):
 
 
 def _recorded(kwargs: dict) -> dict[str, bool]:
-    """Which of an encoder's inner states are asked for; the other keywords of engines are not meant for it."""
+    """The keywords that ask for an encoder's inner states; other keywords of engines are not meant for it."""
     return {name: kwargs[name] for name in ("output_hidden_states", "output_attentions") if name in kwargs}
 
 
@@ -745,9 +745,9 @@ def _encode_steps(
     batch_size: int,
 ) -> BaseModelOutputWithPooling:
     """
-    Runs `encode` on the real steps of (B, T, ...), `batch_size` of them at once, and returns what is kept of its
-    outputs, with a `pooler_output` (B, T, ...) that has zeros in the padding. While compiling, where sizes may not
-    depend on values, the padding is encoded like the rest and ignored later.
+    Runs `encode` on the real steps of (B, T, ...), `batch_size` of them at once, and returns the outputs that are
+    kept, with a `pooler_output` (B, T, ...) that has zeros in the padding. Sizes may not depend on values while
+    compiling, so there the padding is encoded like the rest and ignored later.
     """
     flat = steps.flatten(0, 1)
     real = None if step_mask is None or torch.compiler.is_compiling() else step_mask.flatten().bool()
@@ -761,7 +761,7 @@ def _encode_steps(
 
 
 def _kept(output: BaseModelOutputWithPooling) -> BaseModelOutputWithPooling:
-    """Without the states of the last layer, which are larger than all that is used."""
+    """The output without the states of the last layer, which are larger than all that is used."""
     recorded = {name: output[name] for name in ("hidden_states", "attentions") if output.get(name) is not None}
     return BaseModelOutputWithPooling(pooler_output=output.pooler_output, **recorded)
 

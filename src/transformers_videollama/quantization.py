@@ -13,7 +13,7 @@ __all__ = ["KINDS", "quantization_config", "stored_bytes"]
 
 KINDS = ("4bit", "8bit", "int4", "int8")
 
-# They stay as they are: small beside the language model, and sensitive
+# They stay as they are: they are small next to the language model, and sensitive
 NOT_QUANTISED = ("vision_tower", "qformer", "video_resampler", "audio_tower", "audio_vision_tower", "audio_resampler")
 
 
@@ -23,7 +23,7 @@ def quantization_config(
     device: str | torch.device | None = None,
 ) -> QuantizationConfigMixin:
     """
-    What `from_pretrained` takes as `quantization_config` to quantise the linear layers of the language model alone.
+    The `quantization_config` with which `from_pretrained` quantises only the linear layers of the language model.
 
     Args:
         kind (`str`):
@@ -32,12 +32,12 @@ def quantization_config(
             - "int4": torchao, weights only, a scale and a zero point for 128 values; fast for small batches, with
               `torch.compile` above all. The model must be loaded in bfloat16.
             - "int8": torchao, weights only, a scale for a row.
-        compute_dtype (`torch.dtype`, defaults to `torch.bfloat16`): Of the products in "4bit".
-        device (`str` or `torch.device`, *optional*): Where the model will be, for "int4", whose values are packed for
-            one kind of device. By default and for "auto", "cuda" where there is one, otherwise "cpu".
+        compute_dtype (`torch.dtype`, defaults to `torch.bfloat16`): The dtype of the products in "4bit".
+        device (`str` or `torch.device`, *optional*): The model's device, for "int4", whose values are packed for one
+            kind of device. By default and for "auto", "cuda" if there is one, otherwise "cpu".
 
     Raises:
-        ImportError: where the package of `kind` is not installed.
+        ImportError: if the package of `kind` is not installed.
         ValueError: for another kind.
     """
     skip = [*(f"model.{name}" for name in NOT_QUANTISED), "lm_head"]
@@ -65,7 +65,7 @@ def _torchao_config(kind: str, device: str | torch.device | None):
         return Int8WeightOnlyConfig()
     if device in (None, "auto"):
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if torch.device(device).type == "cpu":  # of which torchao has no settled form
+    if torch.device(device).type == "cpu":  # torchao may still change it
         return PrototypeInt4WeightOnlyConfig()
     # The one form whose product is in torch itself
     return Int4WeightOnlyConfig(int4_packing_format="tile_packed_to_4d")

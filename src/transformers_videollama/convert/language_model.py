@@ -64,7 +64,7 @@ class LanguageModelNames:
 
 
 def language_model_table(names: LanguageModelNames, vocabulary: Vocabulary) -> KeyTable:
-    """The language model's keys, which stay as they are but for the prefix and the grown tables."""
+    """The language model's keys. They stay as they are, except for the prefix and the grown tables."""
     new_prefix = "model.language_model."
     embeddings = new_prefix + names.embeddings.removeprefix(names.prefix)
     rules = [
@@ -81,7 +81,7 @@ def language_model_table(names: LanguageModelNames, vocabulary: Vocabulary) -> K
 
 
 def library_arguments(path: Path) -> dict[str, Any]:
-    """What `from_pretrained` takes to read from a folder in the library's format, or from a GGUF file."""
+    """The arguments with which `from_pretrained` reads a folder in the library's format, or a GGUF file."""
     if path.is_dir():
         return {"pretrained_model_name_or_path": path}
     return {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
@@ -89,10 +89,10 @@ def library_arguments(path: Path) -> dict[str, Any]:
 
 def read_library_config(path: Path) -> PreTrainedConfig:
     """
-    Reads the configuration of a model in the library's format or in a GGUF file; code beside it is never run.
+    Reads the configuration of a model in the library's format or in a GGUF file; code next to it is never run.
 
     Raises:
-        ConversionError: where there is none, or the library does not know the model.
+        ConversionError: if there is none, or the library does not know the model.
     """
     try:
         return AutoConfig.from_pretrained(**library_arguments(path), trust_remote_code=False, local_files_only=True)
@@ -106,7 +106,7 @@ def tokenizer_size(folder: Path) -> int:
     same, but for old folders loading depends on their `tokenizer_class` and on packages that reading does not need.)
 
     Raises:
-        ConversionError: where the folder has no tokenizer, or its files cannot be read.
+        ConversionError: if the folder has no tokenizer, or its files cannot be read.
     """
     try:
         ids = [number for numbers in _token_ids(folder) for number in numbers]

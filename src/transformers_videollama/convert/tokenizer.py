@@ -31,7 +31,7 @@ def build_tokenizer(llama: Path, first_placeholder_id: int) -> PreTrainedTokeniz
         first_placeholder_id (`int`): id of `<image>`; `<video>` and `<audio>` follow.
 
     Returns:
-        `PreTrainedTokenizerFast`: pads on the left with `<unk>` where the source names no padding token.
+        `PreTrainedTokenizerFast`: pads on the left with `<unk>` if the source names no padding token.
 
     Raises:
         ConversionError: where the placeholders cannot get these ids, a file is damaged, or a text gets other ids than
