@@ -279,7 +279,9 @@ def test_attention_implementations_agree(checkpoint, model, implementation):
     frames, mask = torch.randn(2, 4, 3, 224, 224), torch.tensor([[True] * 4, [True] * 2 + [False] * 2])
     features = (each.get_video_features(frames, mask).pooler_output for each in (other, model))
     torch.testing.assert_close(*features, rtol=0, atol=1e-5)
-    torch.testing.assert_close(other(**inputs).logits, model(**inputs).logits, rtol=0, atol=1e-4)  # the tolerance of golden logits
+    torch.testing.assert_close(
+        other(**inputs).logits, model(**inputs).logits, rtol=0, atol=1e-4
+    )  # the tolerance of golden logits
 
 
 def test_flash_attention_reaches_every_attention(own_model, monkeypatch):

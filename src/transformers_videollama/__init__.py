@@ -20,7 +20,8 @@ def _is_command() -> bool:
     torch, so it registers when it knows that a model is needed.
     """
     program = sys.argv[0] if sys.argv else ""
-    return os.path.basename(program) in ("videollama", "videollama.exe")
+    as_module = sys.orig_argv[1:3] == ["-m", __name__]
+    return as_module or os.path.basename(program) in ("videollama", "videollama.exe")
 
 
 if not _is_command():
