@@ -121,12 +121,21 @@ def test_a_missing_torchvision_is_named():
     assert result.stdout == "True False\nTrue False\n", result.stderr
 
 
-@pytest.mark.parametrize(("argv0", "registered"), [("/usr/bin/videollama", False), ("videollama.py", True)])
-def test_the_command_alone_waits_with_registering(argv0, registered):
+@pytest.mark.parametrize(
+    ("started_as", "registered"),
+    [
+        (["/usr/bin/videollama", "--help"], False),
+        (["-m", "transformers_videollama"], False),
+        (["videollama.py"], True),
+        (["-c", "from multiprocessing.spawn import spawn_main", "--multiprocessing-fork"], True),
+    ],
+)
+def test_the_command_alone_waits_with_registering(started_as, registered):
     """`videollama --help` imports neither torch nor the library; a script of any other name is no command."""
     result = run_python(f"""
         import sys
-        sys.argv[0] = {argv0!r}
+        sys.argv = ["/usr/bin/videollama", "precompute"]  # which processes that it spawns have, too
+        sys.orig_argv = ["python", *{started_as!r}]
         import transformers_videollama
         import transformers_videollama.cli
         print("torch" in sys.modules, "transformers" in sys.modules)

@@ -16,12 +16,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 def _is_command() -> bool:
     """
-    Whether the process is the installed command `videollama`. Its help and its errors of usage would wait seconds for
-    torch, so it registers when it knows that a model is needed.
+    Whether the process is the command `videollama`. Its help and its errors of usage would wait seconds for torch, so
+    it registers when it knows that a model is needed. Processes that it spawns have its `sys.argv`, but not this one.
     """
-    program = sys.argv[0] if sys.argv else ""
-    as_module = sys.orig_argv[1:3] == ["-m", __name__]
-    return as_module or os.path.basename(program) in ("videollama", "videollama.exe")
+    started_as = sys.orig_argv[1:3]
+    by_name = bool(started_as) and os.path.basename(started_as[0]) in ("videollama", "videollama.exe")
+    return by_name or started_as == ["-m", __name__]
 
 
 if not _is_command():
