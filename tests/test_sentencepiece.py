@@ -215,6 +215,20 @@ def test_the_right_tokenizer_json_is_compared(tmp_path, small, small_processor, 
     assert_same_ids(build_tokenizer(folder, SMALL), small_processor, random_texts)
 
 
+@pytest.mark.parametrize("name", ["LlamaTokenizer", "PreTrainedTokenizerFast"])
+def test_tokenizer_json_alone(tmp_path, small, small_processor, random_texts, name):
+    """Old ones say that special tokens are to be looked for in normalised text, in which a space is before them."""
+    fast = tokenizer_json(small, by_score)
+    fast["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}]}
+    fast["normalizer"]["normalizers"].append({"type": "Replace", "pattern": {"String": " "}, "content": "▁"})
+    for token in fast["added_tokens"]:
+        token["normalized"] = True
+    settings = SETTINGS | {"tokenizer_class": name}
+    folder = folder_with(tmp_path, small, tokenizer_config=settings, tokenizer=fast)
+    (folder / "tokenizer.model").unlink()
+    assert_same_ids(build_tokenizer(folder, SMALL), small_processor, random_texts)
+
+
 def test_a_wrong_tokenizer_json_stops(tmp_path, small, small_processor):
     """As the library makes it of `tokenizer.model`: the message has the text and both lists of ids."""
     fast = tokenizer_json(small, by_id)

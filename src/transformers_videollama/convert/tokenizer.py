@@ -121,9 +121,18 @@ def _set_original_spaces(backend: Tokenizer) -> None:
         backend.decoder = decoders.Sequence(
             [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", left=1)]
         )
+        _find_as_written(backend)
     elif backend.normalizer is not None:
         steps.append(backend.normalizer)
     backend.normalizer = normalizers.Sequence(steps)
+
+
+def _find_as_written(backend: Tokenizer) -> None:
+    """Added tokens that are looked for in normalised text would only be found with a space before them."""
+    for token in backend.get_added_tokens_decoder().values():
+        flags = {name: getattr(token, name) for name in ("single_word", "lstrip", "rstrip")}
+        same = AddedToken(token.content, normalized=False, special=token.special, **flags)
+        (backend.add_special_tokens if token.special else backend.add_tokens)([same])
 
 
 def _puts_a_space_before(backend: Tokenizer) -> bool:
