@@ -297,7 +297,7 @@ def test_language_model_needs_its_tokenizer(tmp_path):
     with pytest.raises(ConversionError, match=r"no tokenizer\.model, tokenizer\.json or vocab\.json"):
         run(tmp_path / "out", files={"llama": str(folder)})
     (folder / "tokenizer.model").write_text("nonsense")
-    with pytest.raises(ConversionError, match=r"the tokenizer's files cannot be read"):
+    with pytest.raises(ConversionError, match=r"tokenizer\.model: is incomplete, damaged or no SentencePiece model"):
         run(tmp_path / "out", files={"llama": str(folder)})
 
 
