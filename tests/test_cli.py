@@ -8,10 +8,12 @@ import json
 import threading
 
 import pytest
+import torch
 from PIL import Image
 from render_clip import render_clip
+from transformers import AutoModelForMultimodalLM, AutoProcessor
 
-from transformers_videollama import load_video
+from transformers_videollama import TINY_CHECKPOINT, load_video
 from transformers_videollama.cli import main
 from transformers_videollama.media import sources
 
@@ -43,6 +45,13 @@ def serve_folder(folder: str):
 def ask(capsys, *arguments: str) -> str:
     assert main(["ask", *arguments, *SHORT]) == 0
     return capsys.readouterr().out
+
+
+def refused(capsys, *arguments: str) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        main(["ask", *arguments, *SHORT])
+    assert stopped.value.code == 2
+    return capsys.readouterr().err
 
 
 def test_ask_streams_what_json_reports(capsys, checkpoint, clip):
@@ -117,15 +126,43 @@ def test_quantisation_without_its_package_says_what_to_install(capsys, checkpoin
     for size in ("4bit", "8bit"):
         quantizer = f"transformers.quantizers.quantizer_bnb_{size}.is_bitsandbytes_available"
         monkeypatch.setattr(quantizer, lambda *args: False)
-        with pytest.raises(SystemExit):
-            main(["ask", clip, "What is it?", "--model", str(checkpoint), "--quantize", size, *SHORT])
-        assert "pip install -U bitsandbytes" in capsys.readouterr().err
+        error = refused(capsys, clip, "What is it?", "--model", str(checkpoint), "--quantize", size)
+        assert "pip install -U bitsandbytes" in error
 
 
 @pytest.mark.parametrize("size", ("4bit", "8bit"))
 def test_quantised_language_model(capsys, checkpoint, clip, size):
     options = ("--model", str(checkpoint), "--quantize", size, "--json", *SHORT)
     assert json.loads(ask(capsys, clip, "What is it?", *options))["answer_tokens"] > 0
+
+
+@pytest.mark.parametrize("kind", ("int4", "int8"))
+@pytest.mark.parametrize("dtype", ("auto", "bfloat16", "float32"))
+def test_quantised_with_torchao(capsys, clip, kind, dtype):
+    """The tiny model is stored in float16, in which int8 would overflow."""
+    report = json.loads(ask(capsys, clip, "What?", "--quantize", kind, "--dtype", dtype, "--json"))
+    assert report["answer_tokens"] == 4
+    assert report["answer"]
+
+
+def test_int8_with_float16_is_refused(capsys, clip):
+    error = refused(capsys, clip, "What?", "--quantize", "int8", "--dtype", "float16")
+    assert "int8 weights overflow in float16; load the model in bfloat16 or float32, or take 8bit" in error
+
+
+@pytest.mark.parametrize("options", ((), ("--json",)))
+def test_invalid_logits_are_one_line_and_status_2(capsys, clip, tmp_path, options):
+    model = AutoModelForMultimodalLM.from_pretrained(TINY_CHECKPOINT)
+    model.lm_head.weight.data[5, 5] = torch.nan
+    model.save_pretrained(tmp_path)
+    AutoProcessor.from_pretrained(TINY_CHECKPOINT).save_pretrained(tmp_path)
+    arguments = ["ask", clip, "What?", "--model", str(tmp_path), *options, "--device", "cpu"]
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)  # sampling, the default
+    output = capsys.readouterr()
+    assert (stopped.value.code, output.out.strip()) == (2, "")
+    assert "got NaN or infinite logits from the model in torch.float16, in rows [0] of 1" in output.err
+    assert "--dtype bfloat16" in output.err
 
 
 @pytest.mark.parametrize("command", ([], ["ask"], ["chat"]))

@@ -106,8 +106,14 @@ def test_a_question_that_fails_leaves_the_conversation_as_it_was(model, processo
     streamer = mock.Mock(put=mock.Mock(side_effect=[None, None, KeyboardInterrupt]))
     with pytest.raises(KeyboardInterrupt):
         conversation.ask([{"type": "audio", "path": clip}], streamer=streamer, **GREEDY)
+    with invalid_logits(model), pytest.raises(ValueError, match="NaN or infinite logits"):
+        conversation.ask([{"type": "audio", "path": clip}], **GREEDY)
     assert conversation.messages == before
     assert str(conversation.ask("Are you sure?", **GREEDY)) == str(undisturbed.ask("Are you sure?", **GREEDY))
+
+
+def invalid_logits(model):
+    return model.lm_head.register_forward_hook(lambda module, args, logits: logits * torch.nan)
 
 
 @pytest.mark.parametrize("options", ({"num_beams": 2}, {"num_return_sequences": 2, "do_sample": True}))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForMultimodalLM, AutoProcessor, TextStreamer
 from transformers.cache_utils import DynamicCache, StaticCache
+from transformers.generation import LogitsProcessorList, MaxLengthCriteria, StoppingCriteriaList
 
 from examples.tiny import world
 from examples.tiny.render import draw_things
@@ -235,3 +236,79 @@ def test_every_attention_is_close_in_bfloat16(attention, cache, kind, model, bat
     rough = load(attn_implementation=attention, dtype=torch.bfloat16)
     got = rough.generate(**inputs, cache_implementation=cache, **scored).logits[0].float()
     assert ((got - expected).norm(dim=-1) / expected.norm(dim=-1) < 2e-2).all()
+
+
+# --------------------------------------------------------------------------------------------------- invalid logits
+
+
+WAYS = ({}, {"do_sample": True}, {"num_beams": 2}, {"prompt_lookup_num_tokens": 3}, {"num_return_sequences": 2})
+
+
+@pytest.fixture
+def spoilt():
+    """A model and a way to make its logits invalid from a step on."""
+    model = load()
+    model.generation_config.eos_token_id = None
+    steps = []
+
+    def spoil(value: float, row: int = 0, step: int = 0) -> list:
+        def change(module, args, logits):
+            steps.append(logits.shape)
+            if len(steps) > step:
+                logits[row, :, 7] = value
+            return logits
+
+        model.lm_head.register_forward_hook(change)
+        return steps
+
+    return model, spoil
+
+
+@pytest.mark.parametrize("value", (torch.nan, torch.inf))
+@pytest.mark.parametrize("options", WAYS)
+def test_invalid_logits_are_no_answer(spoilt, singles, options, value):
+    model, spoil = spoilt
+    options = {"do_sample": options.get("num_return_sequences", 1) > 1, **options}
+    steps = spoil(value)
+    with pytest.raises(ValueError, match=r"NaN or infinite logits .* in torch.float32, in rows \[.*\] of .*weights"):
+        model.generate(**singles[0], **options)
+    assert len(steps) <= 2  # it ends there
+
+
+@pytest.mark.parametrize("step", (0, 4))
+def test_the_rows_are_named_and_generation_ends(spoilt, batch, step):
+    model, spoil = spoilt
+    steps = spoil(torch.nan, row=2, step=step)
+    with pytest.raises(ValueError, match=r"in rows \[2\] of 4, expected finite ones"):
+        model.generate(**batch)
+    assert len(steps) == step + 1
+
+
+def test_excluded_tokens_are_no_invalid_logits(spoilt, singles):
+    model, spoil = spoilt
+    spoil(-torch.inf)
+    assert 7 not in new_tokens(model, singles[0])[0]
+
+
+def test_invalid_logits_can_be_put_up_with_as_the_library_says(spoilt, singles):
+    model, spoil = spoilt
+    spoil(torch.nan)
+    assert model.generate(**singles[0], remove_invalid_values=True).shape[1] == singles[0]["input_ids"].shape[1] + NEW
+
+
+def test_processors_and_criteria_of_the_caller_apply(model, singles):
+    inputs = singles[0]
+    length = inputs["input_ids"].shape[1]
+    by_position = model.generate(inputs["input_ids"], None, LogitsProcessorList([force_7]), **without_ids(inputs))
+    assert by_position[0, length:].tolist() == [7] * NEW
+    stop = StoppingCriteriaList([MaxLengthCriteria(length + 2)])
+    assert model.generate(**inputs, stopping_criteria=stop).shape[1] == length + 2
+
+
+def force_7(input_ids, scores):
+    """With +inf, as some do."""
+    return scores.index_fill(1, torch.tensor([7]), torch.inf)
+
+
+def without_ids(inputs: dict) -> dict:
+    return {name: value for name, value in inputs.items() if name != "input_ids"}

@@ -9,13 +9,24 @@ from transformers import AutoModelForMultimodalLM, BitsAndBytesConfig, TorchAoCo
 
 from examples.tiny.evaluate import ask
 from transformers_videollama import TINY_CHECKPOINT
-from transformers_videollama.quantization import KINDS, quantization_config, stored_bytes
+from transformers_videollama.quantization import KINDS, loading_dtype, quantization_config, stored_bytes
 
 
-def load(config, folder=TINY_CHECKPOINT):
-    return AutoModelForMultimodalLM.from_pretrained(
-        folder, dtype=torch.bfloat16, quantization_config=config, device_map="cpu"
-    )
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def load(config, folder=TINY_CHECKPOINT, dtype="bfloat16"):
+    return AutoModelForMultimodalLM.from_pretrained(folder, dtype=dtype, quantization_config=config, device_map="cpu")
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory) -> dict:
+    """The tiny checkpoint in each dtype."""
+    folders = {}
+    for dtype in DTYPES:
+        folders[dtype] = tmp_path_factory.mktemp("stored") / dtype
+        AutoModelForMultimodalLM.from_pretrained(TINY_CHECKPOINT, dtype=dtype).save_pretrained(folders[dtype])
+    return folders
 
 
 def is_quantised(layer: nn.Linear) -> bool:
@@ -51,6 +62,33 @@ def test_the_language_model_alone_is_quantised_and_answers(kind, tiny_processor,
     assert {layer.weight.dtype for layer in rest if layer not in text and not is_quantised(layer)} == {torch.bfloat16}
     assert sum(is_quantised(layer) for layer in rest) == len(text)
     assert answer(model, tiny_processor, bell_clip) == RIGHT
+
+
+@pytest.mark.parametrize(
+    ("source", "dtype"), [*((source, "auto") for source in DTYPES), *(("float16", dtype) for dtype in DTYPES)]
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_dtype_answers_or_is_refused(kind, source, dtype, stored, tiny_processor, bell_clip):
+    if (kind, dtype) == ("int8", "float16"):
+        with pytest.raises(ValueError, match=r"int8 weights overflow in float16; load .* bfloat16 or float32"):
+            loading_dtype(kind, dtype)
+        return
+    config = quantization_config(kind, device="cpu")
+    model = load(config, stored[source], loading_dtype(kind, dtype, "cpu"))
+    assert answer(model, tiny_processor, bell_clip) == RIGHT
+
+
+def test_what_overflows_is_no_answer(stored, tiny_processor, bell_clip):
+    model = load(quantization_config("int8"), stored["float16"], "auto")
+    with pytest.raises(ValueError, match=r"NaN or infinite logits from the model in torch.float16.*bfloat16"):
+        answer(model, tiny_processor, bell_clip)
+
+
+@pytest.mark.parametrize("dtype", ("float32", "float16"))
+def test_int4_on_a_gpu_takes_bfloat16_alone(dtype):
+    assert loading_dtype("int4", "auto", "cuda:1") == loading_dtype("int4", "bfloat16", "cuda:1") == "bfloat16"
+    with pytest.raises(ValueError, match=rf"int4 weights need bfloat16 on cuda, got {dtype}; or take 4bit"):
+        loading_dtype("int4", dtype, "cuda:1")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -109,7 +109,12 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     add("--max-new-tokens", type=int, metavar="N", help="longest answer (default: the model's, 300)")
     add("--greedy", action="store_true", help="take the likeliest token instead of sampling")
     add("--device", help="cpu, cuda, cuda:1, ..., or auto to spread the model (default: cuda where there is one)")
-    add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="(default: the model's)")
+    add(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="(default: the model's; with int4 and int8, bfloat16)",
+    )
     add(
         "--quantize",
         choices=("4bit", "8bit", "int4", "int8"),
@@ -269,11 +274,10 @@ def _load_model(args: argparse.Namespace) -> "VideoLlamaForConditionalGeneration
     if args.quantize or device == "auto":
         options["device_map"] = device
     if args.quantize:
-        from .quantization import quantization_config
+        from .quantization import loading_dtype, quantization_config
 
+        options["dtype"] = loading_dtype(args.quantize, args.dtype, device)
         options["quantization_config"] = quantization_config(args.quantize, device=device)
-        if args.quantize == "int4" and args.dtype == "auto":  # it needs only this one
-            options["dtype"] = "bfloat16"
     model = _load(args, "AutoModelForMultimodalLM", **options)
     return (model if "device_map" in options else model.to(device)).eval()
 

@@ -12,7 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The needs of `generate` in addition to the network: encoding ahead, expansion for beams, stop sequences."""
+"""
+The needs of `generate` in addition to the network: encoding ahead, expansion for beams, stop sequences, valid logits.
+"""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -21,7 +23,14 @@ from typing import Any
 import torch
 from torch import nn
 from transformers.cache_utils import Cache
-from transformers.generation import GenerationMixin, StoppingCriteria, StoppingCriteriaList
+from transformers.generation import (
+    GenerationConfig,
+    GenerationMixin,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 from transformers.masking_utils import create_masks_for_generate
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
 
@@ -61,10 +70,52 @@ class TokenSequenceCriteria(StoppingCriteria):
         return done
 
 
+class InvalidLogits(LogitsProcessor):
+    """
+    Notes the rows whose logits are NaN or +inf, of one call of `generate`, on the device and without waiting for it.
+    Such a row gets token 0, since sampling from it would end a process on a GPU. (-inf only excludes a token.)
+    """
+
+    def __init__(self):
+        self.rows: torch.Tensor | None = None  # (rows,), bool
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        invalid = ~(scores < torch.inf).all(dim=-1, keepdim=True)
+        self.rows = invalid[:, 0] if self.rows is None else self.rows | invalid[:, 0]
+        scores = scores.masked_fill(invalid, -torch.inf)
+        scores[:, :1].masked_fill_(invalid, 0.0)
+        return scores
+
+    def check(self, dtype: torch.dtype) -> None:
+        """Raises a `ValueError` where rows have been noted; `dtype` is that of the model."""
+        rows = [] if self.rows is None else self.rows.nonzero().flatten().tolist()
+        if not rows:
+            return
+        advice = "look for NaN in the weights of the model and in what it is given"
+        if dtype == torch.float16:  # which ends at 65504
+            advice = 'float16 overflows beyond 65504: load the model with dtype="bfloat16" (--dtype bfloat16)'
+        raise ValueError(
+            f"got NaN or infinite logits from the model in {dtype}, in rows {rows} of {len(self.rows)}, expected "
+            f"finite ones; {advice}"
+        )
+
+
+class InvalidLogitsCriteria(StoppingCriteria):
+    """Ends all sequences when one has invalid logits: there is no answer to go on to."""
+
+    def __init__(self, invalid: InvalidLogits):
+        self.invalid = invalid
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.Tensor, **kwargs) -> torch.Tensor:
+        done = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        return done if self.invalid.rows is None else done | self.invalid.rows.any()
+
+
 class VideoLlamaGenerationMixin(GenerationMixin):
     """The library's, for prompts with any number of items of every modality."""
 
     config: VideoLlamaConfig
+    dtype: torch.dtype
     model: Any
 
     @staticmethod
@@ -76,6 +127,33 @@ class VideoLlamaGenerationMixin(GenerationMixin):
         if config.get_text_config()._attn_implementation == "flex_attention":
             return attention_mask
         return create_masks_for_generate(config=config, attention_mask=attention_mask, **kwargs)
+
+    def generate(
+        self,
+        inputs: torch.Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        logits_processor: LogitsProcessorList | None = None,
+        stopping_criteria: StoppingCriteriaList | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """
+        As the library's, and never an answer made of invalid logits.
+
+        Raises:
+            ValueError: where logits are NaN or +inf; with `remove_invalid_values=True` the library replaces them.
+        """
+        invalid = InvalidLogits()
+        outputs = super().generate(
+            inputs,
+            generation_config,
+            LogitsProcessorList([invalid, *(logits_processor or ())]),
+            StoppingCriteriaList([InvalidLogitsCriteria(invalid), *(stopping_criteria or ())]),
+            *args,
+            **kwargs,
+        )
+        invalid.check(self.dtype)
+        return outputs
 
     def compute_transition_scores(self, sequences, scores, *args, **kwargs) -> torch.Tensor:
         """As the library's, which counts on a score for every row of the vocabulary."""
