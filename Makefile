@@ -5,7 +5,7 @@ VENV_LATEST ?= .venv-latest
 VENV_MIN ?= .venv-min
 VENV_SERVE ?= .venv-serve
 WORKERS ?= 2
-# For `make gpu`: what the machine with the GPU lacks beside torch, its platform, and where it is carried and installed
+# For `make gpu`: what the machine with the GPU lacks next to torch, its platform, and where it is carried and installed
 WHEELS ?= wheels
 GPU_PACKAGES ?= av bitsandbytes torchao transformers
 GPU_PYTHON ?= 3.12

@@ -44,7 +44,8 @@ def run(options: Options) -> dict[str, Any]:
     """Rows: the first question, the second that goes on from the cache, and the second that begins anew."""
     model, processor = model_of(options), processor_of(options.size)
     with tempfile.TemporaryDirectory() as folder:
-        clip = str(render_clip(Path(folder) / "clip.mp4", seconds=10, size=(1280, 720), keyframe_interval=50))
+        size = (320, 240) if options.size == "tiny" else (1280, 720)
+        clip = str(render_clip(Path(folder) / "clip.mp4", seconds=10, size=size, keyframe_interval=50))
         opening = [{"type": "video", "path": clip}, {"type": "text", "text": FIRST}]
         rounds = [talk(model, processor, opening) for _ in range(options.repeats + 1)][1:]
         ask = VideoLlamaConversation(model, processor).ask

@@ -29,7 +29,7 @@ def row_of(model, processor, number: int, rate: float, options: Options) -> dict
     prompt, _ = with_features(model, questions)
     forget_peak(options.device)
     first_token, another = answering(model, prompt, options)
-    tokens = prompt["input_ids"].shape[1] + new_tokens(options) // 2  # in the cache, of each answer, on an average
+    tokens = prompt["input_ids"].shape[1] + new_tokens(options) // 2  # in the cache, of each answer, on average
     read = bytes_of_a_token(model) + number * tokens * bytes_of_cache(model)
     return {
         "answers": number,

@@ -96,7 +96,7 @@ def quantised_model_of(kind: str, options: Options):
     with tempfile.TemporaryDirectory() as folder:
         write_model(Path(folder), options)
         model = AutoModelForMultimodalLM.from_pretrained(
-            folder, dtype=options.dtype, device_map=options.device, quantization_config=quantising
+            folder, dtype=options.dtype, device_map=str(options.device), quantization_config=quantising
         )
     model.generation_config.update(do_sample=False, eos_token_id=None, pad_token_id=0)
     return model.requires_grad_(False).eval()

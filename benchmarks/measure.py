@@ -190,9 +190,13 @@ def about_machine(options: Options) -> dict[str, Any]:
 
 
 def _accelerating_versions() -> dict[str, str]:
-    installed = {each.name.lower().replace("_", "-") for each in metadata.distributions() if each.name}
-    versions = {name: metadata.version(name) if name in installed else "none" for name in ACCELERATING}
+    versions = {"cuda": str(torch.version.cuda)}
     if shutil.which("nvidia-smi"):
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        versions["driver"] = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
-    return {"cuda": str(torch.version.cuda), **versions}
+        versions["driver"] = subprocess.run(query, capture_output=True, text=True).stdout.partition("\n")[0]
+    for package in ACCELERATING:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "none"
+    return versions

@@ -32,7 +32,12 @@ def run(options: Options) -> dict[str, Any]:
     for kind in KINDS:
         try:
             rows.append(row_of(kind, partial(quantised_model_of, kind, options), questions, options))
-        except (ImportError, RuntimeError) as error:  # its package is not there, or does not fit this machine
+        except (
+            ImportError,
+            OSError,
+            RuntimeError,
+            ValueError,
+        ) as error:  # its package is not there, or does not fit this machine
             left_out[kind] = f"{type(error).__name__}: {error}"
     if options.device.type == "cpu":
         left_out["GiB at most"] = "is counted on an accelerator alone"
