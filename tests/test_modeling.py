@@ -7,7 +7,6 @@ import torch
 from accelerate import infer_auto_device_map
 from transformers import AutoModelForMultimodalLM, GenerationConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from benchmarks.models import checkpoint_activations
 from transformers_videollama import VideoLlamaConfig, VideoLlamaForConditionalGeneration
@@ -282,41 +281,6 @@ def test_attention_implementations_agree(checkpoint, model, implementation):
     torch.testing.assert_close(
         other(**inputs).logits, model(**inputs).logits, rtol=0, atol=1e-4
     )  # the tolerance of golden logits
-
-
-def test_flash_attention_reaches_every_attention(own_model, monkeypatch):
-    """
-    Flash attention's kernels need a GPU; what can be seen without one is that every attention asks for it, and that
-    none of those of towers and Q-Formers comes with a mask, which its kernels do not have for keys alone.
-    """
-    calls = []
-
-    def stand_in(module, query, key, value, attention_mask, **kwargs):
-        calls.append((type(module).__name__, attention_mask is None))
-        return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, **kwargs)
-
-    assert all(
-        getattr(module, "_supports_flash_attn", True) for module in own_model.modules() if hasattr(module, "config")
-    )
-    frames, mask = torch.randn(2, 4, 3, 224, 224), torch.tensor([[True] * 4, [True] * 2 + [False] * 2])
-    sounds = torch.randn(1, 2, 128, 204)
-    expected = own_model.get_video_features(frames, mask).pooler_output
-    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "flash_attention_2", stand_in)
-    own_model.config._attn_implementation = "flash_attention_2"
-    features = own_model.get_video_features(frames, mask).pooler_output
-    left = own_model.get_video_features(frames.roll(2, dims=1), mask.roll(2, dims=1)).pooler_output[1]
-    torch.testing.assert_close(left, expected[1], rtol=0, atol=1e-5)
-    own_model.get_audio_features(sounds)
-    own_model(torch.tensor([[1, 2, 3]]))
-    torch.testing.assert_close(features, expected, rtol=0, atol=1e-5)
-    names = {name for name, _ in calls}
-    assert names == {
-        "Blip2Attention",
-        "Blip2QFormerMultiHeadAttention",
-        "VideoLlamaImageBindAttention",
-        "LlamaAttention",
-    }
-    assert all(unmasked for _, unmasked in calls)
 
 
 @pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16))
