@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..files import appearing
 from .flatten import flatten
 
 
@@ -81,7 +82,8 @@ def export_code(folder: str | os.PathLike) -> list[Path]:
     for name, values in configs.items():  # behind the code, which they name
         files[name] = (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()
     for name, content in files.items():
-        _replace(folder / name, content)
+        with appearing(folder / name) as partial:
+            partial.write_bytes(content)
     return [folder / name for name in files]
 
 
@@ -110,13 +112,3 @@ def _with_map(config: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """A file is the old one or the new one, and never a half."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
