@@ -60,7 +60,10 @@ GENERATION = {
     "inherits_generation_mixin": (f"{_GENERATION}::test_generation_comes_from_the_mixin_itself",),
     "custom_4d_attention_mask": (f"{_GENERATION}::test_a_mask_of_four_dimensions_is_taken_as_it_is",),
     "eager_matches_sdpa_generate": ("test_generation.py::test_every_attention_answers_alike_in_float32",),
-    "eager_matches_fa2_generate": (f"{_MODEL}::test_flash_attention_reaches_every_attention",),
+    "eager_matches_fa2_generate": ("cases_flash_attention.py::test_answers_equal_eager",),
+    "flash_attention_2_padding_matches_padding_free_with_position_ids": (
+        "cases_flash_attention.py::test_packed_prompts_equal_single_ones",
+    ),
     "eager_padding_matches_padding_free_with_position_ids": (
         f"{_GENERATION}::test_packed_prompts_do_not_see_each_other",
     ),
@@ -114,7 +117,7 @@ MULTIMODAL = {
     "encoder_and_decoder_are_found": (f"{_MULTIMODAL}::test_each_part_is_where_the_library_looks_for_it",),
     "sdpa_can_dispatch_composite_models": (f"{_MULTIMODAL}::test_each_part_has_the_attention_that_it_is_given",),
     "attn_implementation_composite_models": (f"{_MULTIMODAL}::test_each_part_has_the_attention_that_it_is_given",),
-    "flash_attn_2_can_dispatch_composite_models": (f"{_MODEL}::test_flash_attention_reaches_every_attention",),
+    "flash_attn_2_can_dispatch_composite_models": ("cases_flash_attention.py::test_every_part_asks_the_kernels",),
     "flex_attention": (f"{_MODEL}::test_attention_implementations_agree",),
     "no_split_modules_exist": (f"{_MULTIMODAL}::test_modules_that_no_device_map_may_split_exist",),
     "model_parallelism": (f"{_MODEL}::test_the_released_size_is_spread_over_two_gpus_by_whole_layers",),
