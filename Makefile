@@ -18,7 +18,7 @@ PIP_DOWNLOAD = -m pip download --quiet --disable-pip-version-check --no-deps --o
 	--implementation cp --python-version $(GPU_PYTHON) $(GPU_PLATFORMS:%=--platform %) --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tiny test test-latest test-min conformance conformance-latest conformance-min serve-test bench wheels gpu \
+.PHONY: help install demo tiny test test-slow test-all test-latest test-min conformance conformance-latest conformance-min serve-test bench wheels gpu \
 	lint format clean
 
 help:  ## list these commands
@@ -51,8 +51,13 @@ demo: install  ## render a clip with sound, and ask the tiny model of the packag
 tiny: install  ## train and test a tiny model that sees and hears, from nothing (about an hour)
 	$(VENV)/bin/python -m examples.tiny demo/tiny
 
-test: install  ## run the tests
-	$(VENV)/bin/python -m pytest -n $(WORKERS)
+test: install  ## run the tests, but for the slow ones
+	$(VENV)/bin/python -m pytest -n $(WORKERS) -m 'not slow'
+
+test-slow: install  ## run the slow tests: benchmark suites, documentation pages, fresh interpreters
+	$(VENV)/bin/python -m pytest -n $(WORKERS) -m slow
+
+test-all: test test-slow  ## run all tests
 
 test-latest: $(VENV_LATEST)/.installed  ## run the tests on the newest release of everything
 	$(VENV_LATEST)/bin/python -m pytest -n $(WORKERS)

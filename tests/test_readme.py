@@ -1,7 +1,6 @@
 """README's commands and code run as they are printed, on stand-ins for the released files."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -9,18 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from pages import ROOT, Page
 from PIL import Image
 from render_clip import render_clip
 from tiny_conversions import HEADS, REFERENCE
 
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
-
-
-def blocks(language: str) -> list[str]:
-    return [code for name, code in BLOCKS if name == language]
+README = Page("README.md")
 
 
 @pytest.fixture(scope="module")
@@ -39,48 +33,33 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def run(command: list[str], folder: Path) -> subprocess.CompletedProcess:
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400, check=False
-    )
-
-
 def test_the_first_commands_are_the_demo_and_the_tests():
-    first = [code.strip() for code in blocks("bash")[:3]]
+    first = [code.strip() for code in README.code("bash")[:3]]
     assert [first[0], first[2]] == ["make demo", "make test"]
 
 
 def test_demo_prints_what_readme_says(folder):
     """Run as `make demo` does; then the command that needs no model."""
-    result = run([sys.executable, "-m", "examples.demo"], folder)
-    assert result.returncode == 0, result.stderr
-    printed = blocks("text")[0]
-    assert printed in result.stdout
-    result = run(["bash", "-euc", blocks("bash")[1]], folder)
-    assert result.returncode == 0, result.stderr
-    assert printed.endswith(f"  {result.stdout}")
+    printed = README.code("text")[0]
+    assert printed in README.run([sys.executable, "-m", "examples.demo"], folder)
+    assert printed.endswith(f"  {README.run(['bash', '-euc', README.code('bash')[1]], folder)}")
 
 
 def test_commands_and_code_run_as_printed(folder):
-    conversion, *commands = blocks("bash")[3:]
-    result = run(["bash", "-euc", conversion], folder)
-    assert result.returncode == 0, result.stderr
-    code = "\n".join(blocks("python"))
-    result = run([sys.executable, "-c", code + "\nprint(video.shape, sound.shape)"], folder)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.endswith("torch.Size([1, 5, 64]) torch.Size([1, 3, 64])\n")
+    conversion, *commands = README.code("bash")[3:]
+    README.run(["bash", "-euc", conversion], folder)
+    code = "\n".join(README.code("python"))
+    said = README.run([sys.executable, "-c", code + "\nprint(video.shape, sound.shape)"], folder)
+    assert said.endswith("torch.Size([1, 5, 64]) torch.Size([1, 3, 64])\n")
     for block in commands:
-        result = run(["bash", "-euc", block], folder)
-        assert result.returncode == 0, result.stderr
-        assert len(result.stdout.splitlines()) >= len(block.strip().splitlines())
+        said = README.run(["bash", "-euc", block], folder)
+        assert len(said.splitlines()) >= len(block.strip().splitlines())
 
 
 def paths_of_the_tree() -> list[str]:
     """What the tree names, folders with a `/` at the end: a line is in the last folder above it with less indent."""
     folders, paths = [], []
-    for line in blocks("text")[-1].splitlines():
+    for line in README.code("text")[-1].splitlines():
         indent, name = re.match(r"([│├└─ ]*)(\S+)", line).groups()
         folders = folders[: len(indent) // 4]
         paths.append("".join([*folders, name]))
@@ -96,5 +75,5 @@ def test_what_the_tree_names_exists(path):
 
 def test_make_help_lists_the_commands_of_readme():
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for target in re.findall(r"`?make ([a-z-]+)`?", README):
+    for target in re.findall(r"`?make ([a-z-]+)`?", README.text):
         assert f"make {target}" in listed

@@ -1,6 +1,5 @@
 """Every command of conversion/README.md finds the files that it names, in stand-ins of the repositories it names."""
 
-import re
 import runpy
 import shlex
 import shutil
@@ -9,16 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from pages import ROOT, Page
 from tiny_conversions import CHECKPOINTS, HEADS, LLAMA, copy_llama
 from transformers import Blip2Config, Blip2ForConditionalGeneration, LlamaConfig, LlamaForCausalLM
 
 from transformers_videollama.convert.command import main
 
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "conversion" / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
-COMMANDS = [shlex.split(line) for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
+PAGE = Page("conversion/README.md")
+COMMANDS = [shlex.split(line) for block in PAGE.code("bash") for line in block.replace("\\\n", " ").splitlines()]
 SERIES = "DAMO-NLP-SG/Video-LLaMA-Series"
 VIDEO_LLAMA_2 = {
     f"DAMO-NLP-SG/Video-LLaMA-2-{size}-{stage}" for size in ("7B", "13B") for stage in ("Pretrained", "Finetuned")
