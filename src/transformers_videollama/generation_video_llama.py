@@ -80,9 +80,9 @@ class InvalidLogits(LogitsProcessor):
         self.rows: torch.Tensor | None = None  # (rows,), bool
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        invalid = ~(scores < torch.inf).all(dim=-1, keepdim=True)
+        invalid = ~(scores.amax(dim=-1, keepdim=True) < torch.inf)  # the maximum of what has a NaN is NaN
         self.rows = invalid[:, 0] if self.rows is None else self.rows | invalid[:, 0]
-        scores = scores.masked_fill(invalid, -torch.inf)
+        scores.masked_fill_(invalid, -torch.inf)  # in place, since nobody will get these rows
         scores[:, :1].masked_fill_(invalid, 0.0)
         return scores
 
