@@ -8,7 +8,7 @@ import transformers
 from packaging import version
 from transformers.models.auto import modeling_auto
 
-from .skips import SKIPPED, SKIPPED_IN_OLDER_VERSIONS
+from .skips import SKIPPED, SKIPPED_BEFORE_5_23, SKIPPED_FROM_5_24
 
 
 # Their tests of pipelines would import the library a second time, from the source tree that they expect around them
@@ -24,15 +24,16 @@ modeling_auto.MODEL_MAPPING_NAMES |= {
 
 def pytest_collection_modifyitems(session, items):
     names = {"::".join(item.nodeid.split("::")[1:]): item for item in items}
-    if session.config.args == ["conformance"] and (unknown := set(SKIPPED) - set(names)):
+    expected = SKIPPED | SKIPPED_FROM_5_24 if _is_library("5.24") else SKIPPED
+    if session.config.args == ["conformance"] and (unknown := set(expected) - set(names)):
         raise pytest.UsageError(f"skips.py names tests that do not exist: {', '.join(sorted(unknown))}")
-    reasons = SKIPPED if _is_newer_library() else SKIPPED | SKIPPED_IN_OLDER_VERSIONS
+    reasons = expected if _is_library("5.23") else expected | SKIPPED_BEFORE_5_23
     for name in set(reasons) & set(names):
         names[name].add_marker(pytest.mark.skip(reason=f"[ours] {reasons[name]}"))
 
 
-def _is_newer_library() -> bool:
-    return version.parse(transformers.__version__) >= version.parse("5.23")
+def _is_library(least: str) -> bool:
+    return version.parse(transformers.__version__) >= version.parse(least)
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -12,8 +12,18 @@ SKIPPED: dict[str, str] = {
     ),
 }
 
-# Tests that newer versions of the library have changed or dropped
-SKIPPED_IN_OLDER_VERSIONS: dict[str, str] = {
+# Tests that transformers 5.24 has brought
+SKIPPED_FROM_5_24: dict[str, str] = {
+    "VideoLlamaModelTest::test_bc_cache_name_forward": (
+        "`past_key_values` is a name of the cache that does not warn: PEFT passes it, whatever the library's version"
+    ),
+    "VideoLlamaProcessorTest::test_chat_template_message_objects": (
+        "items are opened before the template is rendered, which sees no addresses; the test's is not there"
+    ),
+}
+
+# Tests that transformers 5.23 has changed or dropped
+SKIPPED_BEFORE_5_23: dict[str, str] = {
     "VideoLlamaImageProcessingTest::test_pil_can_load_without_torchvision": (
         "imports the class from the library's own folder of models"
     ),

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+import transformers
 from interpreters import run_python, told
+from packaging import version
 from transformers import DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
 
@@ -11,6 +13,11 @@ from transformers_videollama.generation_video_llama import CACHE_NAME, named_cac
 
 
 MODALITIES = ("image", "video", "audio")
+
+choosing_layers = pytest.mark.skipif(
+    version.parse(transformers.__version__) < version.parse("5.23"),
+    reason="transformers 5.23 brings it",
+)
 
 ALL_WAYS_TO_CALL = """
 import sys, warnings
@@ -108,6 +115,24 @@ def test_outputs_of_encoders_have_inner_states_on_request(model, inputs):
     for modality, config in parts.items():
         layers = getattr(model.config, config).num_hidden_layers
         assert len(output[f"{modality}_outputs"].hidden_states) == layers + 1
+
+
+@choosing_layers
+def test_layers_of_the_language_model_can_be_chosen(model, inputs):
+    every = model(**inputs, output_hidden_states=True).hidden_states
+    chosen = model(**inputs, output_hidden_states=[1])
+    assert [states is not None for states in chosen.hidden_states] == [i == 1 for i in range(len(every))]
+    torch.testing.assert_close(chosen.hidden_states[1], every[1], rtol=0, atol=1e-5)
+    assert chosen.video_outputs.hidden_states is None
+
+
+@choosing_layers
+def test_layers_of_an_encoder_can_be_chosen(model, inputs):
+    frames = inputs["pixel_values_videos"]
+    every = model.get_video_features(frames, output_hidden_states=True).hidden_states
+    chosen = model.get_video_features(frames, output_hidden_states=[1]).hidden_states
+    assert [states is not None for states in chosen] == [i == 1 for i in range(len(every))]
+    torch.testing.assert_close(chosen[1], every[1], rtol=0, atol=1e-5)
 
 
 def test_features_that_engines_have_split_by_item_are_joined(model, inputs):

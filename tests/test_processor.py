@@ -2,6 +2,9 @@
 
 import copy
 import threading
+from base64 import b64encode
+from dataclasses import dataclass
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -305,6 +308,35 @@ def test_items_of_a_batch_are_opened_at_once(processor, clip, two_threads, monke
     assert all(torch.equal(together[name], one_by_one[name]) for name in together)
     with pytest.raises(MediaError, match=r"first\.mp4"):  # the first of the batch, whichever fails first
         prepare(processor, [user({"type": "video", "video": f"/nowhere/{name}.mp4"}) for name in ("first", "second")])
+
+
+def test_messages_and_blocks_can_be_objects(processor):
+    """Clients of servers have them as dataclasses or Pydantic models."""
+
+    @dataclass
+    class Block:
+        type: str
+        image_url: dict | None = None
+        text: str | None = None
+
+    class Message:  # as Pydantic's models
+        role = "user"
+
+        def __init__(self, *content: Block):
+            self.content = list(content)
+
+        def model_dump(self) -> dict:
+            return {"role": self.role, "content": self.content}
+
+    with BytesIO() as file:
+        Image.new("RGB", (40, 30), "teal").save(file, format="PNG")
+        address = f"data:image/png;base64,{b64encode(file.getvalue()).decode()}"
+    picture = {"type": "image_url", "image_url": {"url": address}}
+    plain = prepare(processor, user(picture))
+    message = Message(Block(**picture), Block("text", text="What is it?"))
+    for inputs in (prepare(processor, [message]), prepare(processor, [[message]])):
+        assert inputs.keys() == plain.keys()
+        assert all(torch.equal(inputs[name], plain[name]) for name in plain)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ The one form of messages and of their blocks, for conversations, datasets and se
 arguments that items become.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -141,12 +142,13 @@ class Message:
 def parse_message(message: Any, where: str = "the message") -> Message:
     """
     Args:
-        message (`Mapping`): `{"role": ..., "content": text or a list of blocks}`.
+        message (`Mapping`, dataclass or Pydantic model): `{"role": ..., "content": text or a list of blocks}`.
         where (`str`): Its name in errors.
 
     Raises:
         ValueError: for anything else; the message says where and what.
     """
+    message = _as_mapping(message)
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise ValueError(f"{where}: got the message {_shown(message)}, expected a dict with 'role' and 'content'")
     fields = {key: value for key, value in message.items() if value is not None and key not in ("role", "content")}
@@ -163,14 +165,16 @@ def parse_message(message: Any, where: str = "the message") -> Message:
 def parse_block(block: Any, where: str = "the block") -> Block:
     """
     Args:
-        block (`Mapping`): `{"type": "text", "text": ...}`, or `{"type": "image", "image": ...}` and so on, with the
-            source under one of `SOURCE_KEYS`. OpenAI's names are taken too: `image_url`, `video_url`, `audio_url`,
-            `input_audio`. A value that is `None` counts as absent: Arrow gives every block the keys of all blocks.
+        block (`Mapping`, dataclass or Pydantic model): `{"type": "text", "text": ...}`, or
+            `{"type": "image", "image": ...}` and so on, with the source under one of `SOURCE_KEYS`. OpenAI's names
+            are taken too: `image_url`, `video_url`, `audio_url`, `input_audio`. A value that is `None` counts as
+            absent: Arrow gives every block the keys of all blocks.
         where (`str`): Its name in errors.
 
     Raises:
         ValueError: for another form. Nothing checks here whether a source exists; opening it does.
     """
+    block = _as_mapping(block)
     if not isinstance(block, Mapping) or not isinstance(block.get("type"), str):
         raise ValueError(f"{where}: got the block {_shown(block)}, expected a dict with 'type'")
     kind = {"input_audio": "audio"}.get(block["type"], block["type"].removesuffix("_url"))
@@ -185,6 +189,13 @@ def parse_block(block: Any, where: str = "the block") -> Block:
     values = [fields.pop(key) for key in keys]
     source = _source(keys[0], values[0], where) if keys else None
     return Block(kind, fields, source, keys)
+
+
+def _as_mapping(value: Any) -> Any:
+    """A message or a block as a mapping, which clients of servers have as objects; what is no such object stays."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return value.model_dump() if hasattr(value, "model_dump") else value
 
 
 def _source(key: str, value: Any, where: str) -> Any:

@@ -562,7 +562,9 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
             "audio_pixel_values": audio_pixel_values,
             "audio_clip_features": audio_clip_features,
         }
-        encoded = self._encoded(given, mm_encoder_outputs or {}, **_recorded(kwargs))
+        # Single layers, which the library lets callers choose, are those of the language model
+        recorded = {name: True for name, wanted in _recorded(kwargs).items() if wanted is True}
+        encoded = self._encoded(given, mm_encoder_outputs or {}, **recorded)
         for modality, media in encoded.items():
             states = _pooled(media)
             mask = self.get_placeholder_mask(input_ids, inputs_embeds, states, modality)
@@ -771,5 +773,7 @@ def _joined(outputs: list[BaseModelOutputWithPooling]) -> BaseModelOutputWithPoo
     joined = BaseModelOutputWithPooling(pooler_output=torch.cat([output.pooler_output for output in outputs]))
     for name in ("hidden_states", "attentions"):
         if name in outputs[0]:
-            joined[name] = tuple(torch.cat(layer) for layer in zip(*(output[name] for output in outputs), strict=True))
+            layers = zip(*(output[name] for output in outputs), strict=True)
+            # Layers that were not chosen are there as `None`
+            joined[name] = tuple(None if parts[0] is None else torch.cat(parts) for parts in layers)
     return joined

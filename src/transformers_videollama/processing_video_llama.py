@@ -413,7 +413,7 @@ def _as_batch(conversation: Sequence) -> tuple[list, bool]:
     conversation = getattr(conversation, "messages", conversation)
     if not conversation:
         raise ValueError("got an empty conversation; give at least one message")
-    if not isinstance(conversation, Sequence) or isinstance(conversation[0], Mapping):
+    if not isinstance(conversation, Sequence) or _is_message(conversation[0]):
         conversations = [conversation]
     else:
         conversations = [getattr(chat, "messages", chat) for chat in conversation]
@@ -421,6 +421,10 @@ def _as_batch(conversation: Sequence) -> tuple[list, bool]:
         if isinstance(chat, str) or not isinstance(chat, Sequence):
             raise ValueError(f"got the conversation {str(chat)[:80]}, expected a list of messages")
     return conversations, conversations[0] is not conversation
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, Mapping) or hasattr(value, "role")
 
 
 def _as_list_of_images(images: Any) -> list:
