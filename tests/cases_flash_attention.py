@@ -16,6 +16,7 @@ from test_modeling import GREEDY, everything, left_padded, prompt
 from transformers import AutoModelForMultimodalLM
 from transformers.utils import is_flash_attn_2_available, is_torch_cuda_available
 
+from benchmarks.models import checkpoint_activations
 from transformers_videollama.training import STAGES, prepare_for_stage
 
 
@@ -352,7 +353,7 @@ def test_checkpointing_gives_a_branch_in_float32_the_same_gradients(training):
     results = []
     for checkpointing in (False, True):
         if checkpointing:
-            training.gradient_checkpointing_enable()
+            checkpoint_activations(training)
         torch.manual_seed(1)  # of the dropout
         results.append(branch_gradients(training, inputs))
     assert_near(*results, 1e-4)

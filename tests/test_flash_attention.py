@@ -5,10 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 
 TESTS = Path(__file__).parent
 
 
+@pytest.mark.slow
 def test_flash_attention_equals_eager():
     path = os.pathsep.join(filter(None, (str(TESTS / "standins"), os.environ.get("PYTHONPATH"))))
     result = subprocess.run(
