@@ -52,18 +52,18 @@ tiny: install  ## train and test a tiny model that sees and hears, from nothing 
 	$(VENV)/bin/python -m examples.tiny demo/tiny
 
 test: install  ## run the tests, but for the slow ones
-	$(VENV)/bin/python -m pytest -n $(WORKERS) -m 'not slow'
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m 'not slow'
 
 test-slow: install  ## run the slow tests: benchmark suites, documentation pages, fresh interpreters
-	$(VENV)/bin/python -m pytest -n $(WORKERS) -m slow
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m slow
 
 test-all: test test-slow  ## run all tests
 
 test-latest: $(VENV_LATEST)/.installed  ## run the tests on the newest release of everything
-	$(VENV_LATEST)/bin/python -m pytest -n $(WORKERS)
+	$(VENV_LATEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-min: $(VENV_MIN)/.installed  ## run the tests on the oldest supported transformers
-	$(VENV_MIN)/bin/python -m pytest -n $(WORKERS)
+	$(VENV_MIN)/bin/python -m pytest -n $(WORKERS) --dist worksteal
 
 conformance: install  ## run the library's own tests of models and processors on ours
 	$(VENV)/bin/python -m conformance -n $(WORKERS)

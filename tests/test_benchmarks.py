@@ -17,6 +17,7 @@ TRAINING = (Path(__file__).parents[1] / "docs" / "training.md").read_text(encodi
 SLOW = {"convert", "generate", "serve"}  # write gigabytes, compile for minutes, need an environment of their own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suite", sorted(set(SUITES) - SLOW))
 def test_suite(suite, capsys):
     main([suite, "--size", "tiny", "--repeats", "1", "--json"])
@@ -26,6 +27,7 @@ def test_suite(suite, capsys):
     assert len(result["rows"]) > 1
 
 
+@pytest.mark.slow
 def test_what_is_kept(tmp_path):
     result = measure("chat", Options("tiny", torch.device("cpu"), torch.float32, repeats=2), ["chat"])
     assert [row["question"] for row in result["rows"]] == ["first", "second", "second, anew"]

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from training_run import logged, train
 
 
+pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).parents[1]
 CONFIGS = REPOSITORY / "examples" / "accelerate"
 KINDS = ("single", "ddp", "fsdp2")

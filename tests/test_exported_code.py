@@ -67,6 +67,7 @@ def run(function: str, *arguments: object, **environment: str) -> tuple[dict, st
     return json.loads(result.stdout.splitlines()[-1]), result.stderr
 
 
+@pytest.mark.slow
 def test_it_answers_as_the_package_where_that_is_absent(exported, expected, chats_file, tmp_path):
     """From a folder, from the Hub, next to another version of the code, and from what was saved of both."""
     other = tmp_path / "other"

@@ -24,6 +24,7 @@ def folder(tmp_path_factory, bell_clip) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_code_runs_as_printed(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     names: dict = {}

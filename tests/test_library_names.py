@@ -155,6 +155,7 @@ def test_tuples_have_tuples_in_the_place_of_the_outputs_of_encoders(model, input
     torch.testing.assert_close(parts[-1], output.audio_outputs.to_tuple(), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_no_deprecated_name_is_used(tmp_path):
     result = run_python(ALL_WAYS_TO_CALL, str(TINY_CHECKPOINT), str(tmp_path))
     assert result.returncode == 0, result.stderr[-4000:]

@@ -69,10 +69,12 @@ def expected(model, processor) -> dict:
     return {**EXPECTED, "logits": pytest.approx(model(**inputs).logits[0, -1, :5].tolist(), abs=1e-5)}
 
 
+@pytest.mark.slow
 def test_auto_classes(checkpoint, expected):
     assert load_everything(IMPORT, str(checkpoint)) == expected
 
 
+@pytest.mark.slow
 def test_remote_code(tmp_path, expected):
     """With --hub-code, a folder carries the modules and loads where the package is not there."""
     output = tmp_path / "with-code"
@@ -84,6 +86,7 @@ def test_remote_code(tmp_path, expected):
     assert names == expected
 
 
+@pytest.mark.slow
 def test_hub(checkpoint, tmp_path, expected):
     """Downloads from a server that speaks the Hub's file API, and loads again from the cache without it."""
     cache = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}

@@ -38,6 +38,7 @@ def test_the_first_commands_are_the_demo_and_the_tests():
     assert [first[0], first[2]] == ["make demo", "make test"]
 
 
+@pytest.mark.slow
 def test_demo_prints_what_readme_says(folder):
     """Run as `make demo` does; then the command that needs no model."""
     printed = README.code("text")[0]
@@ -45,6 +46,7 @@ def test_demo_prints_what_readme_says(folder):
     assert printed.endswith(f"  {README.run(['bash', '-euc', README.code('bash')[1]], folder)}")
 
 
+@pytest.mark.slow
 def test_commands_and_code_run_as_printed(folder):
     conversion, *commands = README.code("bash")[3:]
     README.run(["bash", "-euc", conversion], folder)

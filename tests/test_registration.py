@@ -4,6 +4,7 @@ import pytest
 from interpreters import run_python
 
 
+pytestmark = pytest.mark.slow
 PACKAGE = "import transformers_videollama"
 
 CHECK = """

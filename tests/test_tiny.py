@@ -130,6 +130,7 @@ def test_packed_conversations_do_not_see_each_other(processor):
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_smoke_run(tmp_path):
     """All phases, in little; a second run finds every phase complete."""
     command = [sys.executable, "-m", "examples.tiny", str(tmp_path), "--smoke"]

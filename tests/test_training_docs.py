@@ -10,6 +10,7 @@ from PIL import Image
 from render_clip import render_clip
 
 
+pytestmark = pytest.mark.slow
 PAGE = Page("docs/training.md")
 INSTALL = "pip install 'transformers-videollama[train]'\n"
 
