@@ -443,6 +443,7 @@ def test_rows_go_through_the_processor(tmp_path, processor, format):
     assert ("pixel_values" if format in ("llava-instruct", "messages") else "pixel_values_videos") in inputs
 
 
+@pytest.mark.slow
 def test_the_package_does_not_import_datasets_and_names_the_extra():
     code = (
         "import sys, transformers_videollama\n"

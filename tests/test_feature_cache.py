@@ -219,6 +219,7 @@ def wait_for_shards(folder: Path, count: int, process: subprocess.Popen) -> None
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_gives_the_same_bytes(tmp_path, caplog, media, checkpoint):
     path = tmp_path / "many.json"
     rows = [*(row(name, "A ball") for name in ("long.mp4", "short.mp4", "absent.mp4")), row("a.png", "N")] * 12
@@ -256,6 +257,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(tmp_path, caplog, media, 
     assert counts.count("left out a sample (1 so far, at most 100)") == 1
 
 
+@pytest.mark.slow
 def test_several_processes_compute_what_one_does(tmp_path, model, processor, data, checkpoint, caches):
     assert run(data["video"], tmp_path / "two", checkpoint, "--processes", "2", "--batch-size", "10") == 0
     two = load_features(tmp_path / "two", model, processor)
@@ -271,6 +273,7 @@ def test_several_processes_compute_what_one_does(tmp_path, model, processor, dat
                     torch.testing.assert_close(block[kind].features, same[kind].features, atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_stops_all_with_its_reason(tmp_path, capsys, data, checkpoint):
     options = ("--processes", "2", "--max-unreadable", "0")
     assert "a process stopped, and so did the others: 1 samples could not be used, more than max_unreadable=0" in (

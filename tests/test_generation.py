@@ -213,7 +213,10 @@ def test_features_computed_before_answer_as_raw_media(model, singles, answers, m
     assert logits[0, -1].argmax().item() == answers[row][0]
 
 
-@pytest.fixture(scope="module", params=("eager", "sdpa", "flex_attention"))
+SLOW_FLEX = pytest.param("flex_attention", marks=pytest.mark.slow)  # it is compiled
+
+
+@pytest.fixture(scope="module", params=("eager", "sdpa", SLOW_FLEX))
 def attention(request) -> str:
     return request.param
 

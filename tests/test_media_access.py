@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from examples.render_clip import render_clip
-from transformers_videollama import MediaError, load_image, load_sound, load_video, media_access
+from transformers_videollama import MediaError, load_image, load_sound, load_video
+from transformers_videollama.media import access
 from transformers_videollama.media.access import MediaAccess, restrict_media_access
 
 
@@ -93,9 +94,9 @@ def server(clip, monkeypatch):
 @pytest.fixture
 def public(monkeypatch):
     """Takes `public.test` for a name on the internet."""
-    check = media_access._check_public
+    check = access._check_public
     monkeypatch.setattr(
-        media_access, "_check_public", lambda host, address: None if host == "public.test" else check(host, address)
+        access, "_check_public", lambda host, address: None if host == "public.test" else check(host, address)
     )
 
 

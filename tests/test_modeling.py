@@ -268,7 +268,7 @@ def test_every_parameter_gets_a_gradient(own_model):
 
 
 @torch.no_grad()  # flex attention has no backward pass on a CPU
-@pytest.mark.parametrize("implementation", ("eager", "flex_attention"))
+@pytest.mark.parametrize("implementation", ("eager", pytest.param("flex_attention", marks=pytest.mark.slow)))
 def test_attention_implementations_agree(checkpoint, model, implementation):
     other = load(checkpoint, attn_implementation=implementation)
     inputs = everything(model)
@@ -348,6 +348,7 @@ def test_the_released_size_is_spread_over_two_gpus_by_whole_layers():
     assert any(name.startswith("model.language_model.layers.") for name in devices)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_compiled_prefill_and_decode(own_model):
     """No graph breaks: with media in the prefill, and with a static cache while decoding."""

@@ -137,7 +137,7 @@ def test_weight_decay_is_on_matrices_alone(checkpoint, tmp_path, name):
     "arguments, tolerance",
     (
         ({"gradient_checkpointing": True}, 1e-6),
-        ({"torch_compile": True, "torch_compile_backend": "aot_eager"}, 1e-5),
+        pytest.param({"torch_compile": True, "torch_compile_backend": "aot_eager"}, 1e-5, marks=pytest.mark.slow),
     ),
 )
 def test_losses_are_the_same_with(checkpoint, tmp_path, arguments, tolerance):
@@ -194,6 +194,7 @@ def test_frames_differ_between_epochs_and_not_after_resuming(checkpoint, tmp_pat
         assert rest.seen == whole.seen[step:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill", ({"event": "step", "step": 5}, {"event": "save", "step": 4}))
 def test_killed_run_goes_on_as_if_nothing_had_happened(checkpoint, tmp_path, kill):
     """With dropout and in random order, which the random state of the checkpoint must bring back."""
