@@ -54,7 +54,7 @@ tiny: install  ## train and test a tiny model that sees and hears, from nothing 
 test: install  ## run the tests, but for the slow ones
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m 'not slow'
 
-test-slow: install  ## run the slow tests: benchmark suites, documentation pages, fresh interpreters
+test-slow: install  ## run the slow tests: benchmark suites, documentation pages, fresh interpreters, compiled models
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m slow
 
 test-all: test test-slow  ## run all tests
