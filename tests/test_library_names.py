@@ -35,7 +35,7 @@ inputs = processor.apply_chat_template(
 )
 ids = inputs["input_ids"]
 inputs = dict(inputs, labels=ids.masked_fill(ids >= model.config.output_vocab_size, -100))
-answering = pipeline("any-to-any", model=model, processor=processor)
+answering = pipeline("image-text-to-text", model=model, processor=processor)
 arguments = TrainingArguments(folder, max_steps=1, report_to=[], use_cpu=True, save_strategy="no", disable_tqdm=True)
 trainer = Trainer(model, arguments, lambda rows: rows[0], train_dataset=[inputs], eval_dataset=[inputs])
 
@@ -159,5 +159,7 @@ def test_tuples_have_tuples_in_the_place_of_the_outputs_of_encoders(model, input
 def test_no_deprecated_name_is_used(tmp_path):
     result = run_python(ALL_WAYS_TO_CALL, str(TINY_CHECKPOINT), str(tmp_path))
     assert result.returncode == 0, result.stderr[-4000:]
-    assert not told(result.stderr, "deprecated"), result.stderr
+    # The pipelines of transformers before 5.20 warn of their own call of `generate`
+    names = [line for line in told(result.stderr, "deprecated") if "Passing `generation_config`" not in line]
+    assert not names, names
     assert result.stdout.splitlines()[-1].startswith("(1, ")
