@@ -2,7 +2,7 @@
 What a GPU has to show, in one call of less than nine minutes, without network:
 
     python -m benchmarks.gpu                                        # `make gpu` installs what is missing before
-    python -m benchmarks.gpu --size tiny --device cpu --dtype float32 --output /tmp/trial
+    python -m benchmarks.gpu --size tiny --device cpu --dtype float32 --output trial
 
 After each step, its result is written to `benchmarks/results`. A step that fails or takes too long is noted there
 with the reason, and the others go on. Another call runs what has no result yet of this device, these versions and this

@@ -13,6 +13,12 @@ __all__ = ["serve_with_transformers"]
 
 
 def serve_with_transformers(args: Namespace) -> None:
+    """
+    Answer until stopped.
+
+    Args:
+        args (`Namespace`): as [`~transformers_videollama.serving.serve`] takes them.
+    """
     from fastapi.routing import APIRoute
     from transformers import AutoVideoProcessor
     from transformers.cli.serve import Serve  # which says itself what it lacks
