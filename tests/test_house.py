@@ -38,6 +38,7 @@ MEDIA = [
     "hdr",
     "orientation",
     "pixels",
+    "heif_grid",
     "heif",
     "images",
     "animations",

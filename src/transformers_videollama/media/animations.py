@@ -58,7 +58,7 @@ class Animation:
             MediaError: if one of them cannot be decoded.
         """
         frames = {}
-        with open_picture(self.file.path) as image:
+        with open_picture(self.file) as image:
             for index in sorted(set(indices)):
                 with about(f"frame {index}"):
                     with picture_errors():
