@@ -37,6 +37,7 @@ MEDIA = [
     "sampling",
     "images",
     "resampling",
+    "channels",
     "sound",
     "spectrograms",
     "frames",
