@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from .access import MediaAccess, access_for
 from .errors import MediaError, about
 from .sources import MediaFile, local_file
 
@@ -20,31 +21,35 @@ _ANIMATED_FORMATS = {"AVIF", "GIF", "PNG", "WEBP"}  # not MPO and TIFF, which ho
 _IMAGE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
-def load_image(source: Any, *, timeout: float | None = None) -> Image.Image:
+def load_image(source: Any, *, timeout: float | None = None, access: MediaAccess | None = None) -> Image.Image:
     """Load one image as 8-bit RGB.
 
     Args:
         source: a path, http(s) URL, `file:` or base64 `data:` URI, bytes, a PIL image, or an array or tensor of shape
             (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels, uint8 or float in 0..1.
-        timeout (`float`, *optional*): seconds for a download; `media.sources.DOWNLOAD_TIMEOUT`, 60, by default.
+        timeout (`float`, *optional*): seconds for a download; `download_timeout` of `access`, 60, by default.
+        access (`MediaAccess`, *optional*): what may be opened, and how much work it may be; what
+            `restrict_media_access` has set for the process by default.
 
     Returns:
         `PIL.Image.Image`: a new image. Alpha is dropped and the EXIF orientation not applied, as in the original;
         16-bit grey is scaled to 8 bits.
 
     Raises:
-        MediaError: no image, a damaged one, or one beyond Pillow's limit (178 million pixels).
+        MediaError: no image, a damaged one, or one beyond the limits of `access`.
     """
     if isinstance(source, ARRAYS):
         return Image.fromarray(rgb_pixels(source[None])[0])
     if isinstance(source, Image.Image):
         with about("image"), _image_errors():
             return _rgb(source)
-    return image_of(local_file(source, timeout))
+    return image_of(local_file(source, access_for(access, timeout)))
 
 
 def image_of(file: MediaFile) -> Image.Image:
     with about(file.name), _image_errors(), Image.open(file.path) as image:
+        file.access.check_pixels(image.height, image.width)
+        file.access.take_bytes(1, image.height, image.width)
         return _rgb(image)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .access import Deadline, MediaAccess, access_for
 from .containers import SLACK, declared_seconds, ffmpeg_errors, open_container, open_unguarded
 from .errors import MediaError, about
 from .images import ARRAYS, as_numpy
@@ -95,6 +96,7 @@ def load_sound(
     start: float | None = None,
     end: float | None = None,
     timeout: float | None = None,
+    access: MediaAccess | None = None,
 ) -> Sound:
     """Open a sound, or the sound of a video; `Sound.read` decodes it.
 
@@ -103,7 +105,9 @@ def load_sound(
             (channels, samples), float in -1..1 or int16; a `Sound`.
         sampling_rate (`int`, *optional*): of samples that come decoded, 16000 by default; a file has its own.
         start, end (`float` seconds, *optional*): the span to open; an `end` after the sound's end is the sound's end.
-        timeout (`float`, *optional*): seconds for a download; `media.sources.DOWNLOAD_TIMEOUT`, 60, by default.
+        timeout (`float`, *optional*): seconds for a download; `download_timeout` of `access`, 60, by default.
+        access (`MediaAccess`, *optional*): what may be opened, and how much work it may be; what
+            `restrict_media_access` has set for the process by default.
 
     Raises:
         MediaError: no sound stream, no samples, or a `sampling_rate` that is not the source's.
@@ -113,7 +117,7 @@ def load_sound(
     elif isinstance(source, ARRAYS):
         sound = _sound_of_samples(as_numpy(source), sampling_rate or 16_000)
     else:
-        sound = _sound_of_source(source, timeout)
+        sound = _sound_of_source(source, access_for(access, timeout))
     with about(sound.name):
         if sampling_rate not in (None, sound.sampling_rate):
             raise MediaError(f"wrong sampling rate given, {sampling_rate} Hz; it has {sound.sampling_rate} Hz")
@@ -122,8 +126,8 @@ def load_sound(
         return sound.cut(*span_within(start, end, sound.duration))
 
 
-def _sound_of_source(source: Any, timeout: float | None) -> Sound:
-    file = local_file(source, timeout)
+def _sound_of_source(source: Any, access: MediaAccess) -> Sound:
+    file = local_file(source, access)
     with about(file.name), open_container(file) as container:
         sound = sound_of(container, file)
         if sound is None:
@@ -149,16 +153,17 @@ def sound_of(container: Any, file: MediaFile) -> Sound | None:
     if stream is None:
         return None
     declared = declared_seconds(container, stream)
-    duration = _measured_seconds(container, stream) if declared is None else declared
+    duration = _measured_seconds(container, stream, file.access.deadline()) if declared is None else declared
     context = stream.codec_context  # None for an unknown codec, which is an error where the sound is read
     rate, channels = (context.sample_rate, context.layout.nb_channels) if context else (0, 0)
     return Sound(file.name, rate, channels, duration, _FileTrack(file, stream.index, rate, channels, declared))
 
 
-def _measured_seconds(container: Any, stream: Any) -> float:
+def _measured_seconds(container: Any, stream: Any, deadline: Deadline) -> float:
     """The end of the last packet, unless FFmpeg's guess is near: that may know of the encoder's delay and padding."""
     first, last = None, 0
     for packet in container.demux(stream):
+        deadline.check()
         if packet.pts is not None:
             first = packet.pts if first is None else first
             last = packet.pts + (packet.duration or 0)
@@ -189,15 +194,16 @@ class _FileTrack:
     def read(self, first: int, stop: int) -> np.ndarray:
         """Samples `[first, stop)` of the track as float32 (channels, samples), fewer if the track ends before."""
         with self._lock, ffmpeg_errors():
-            pieces = self._decode(first, stop, seek=True) if first > _PREROLL * self.rate else None
-            pieces = self._decode(first, stop, seek=False) if pieces is None else pieces
+            deadline = self.file.access.deadline()
+            pieces = self._decode(first, stop, deadline, seek=True) if first > _PREROLL * self.rate else None
+            pieces = self._decode(first, stop, deadline, seek=False) if pieces is None else pieces
         samples = np.concatenate([np.zeros((self.channels, 0), np.float32), *(pieces or [])], axis=1)
         end, promised = (first + samples.shape[1]) / self.rate, (self.declared_seconds or 0.0) - SLACK
         if end < min(stop / self.rate, promised):
             raise MediaError(f"is cut or damaged: its sound breaks off near {end:.2f} s; fetch it again")
         return samples
 
-    def _decode(self, first: int, stop: int, seek: bool) -> list[np.ndarray] | None:
+    def _decode(self, first: int, stop: int, deadline: Deadline, seek: bool) -> list[np.ndarray] | None:
         """The parts of the window in order; `None` if a seek does not land before it."""
         pieces = []
         container, self._kept = self._kept if seek and self._kept else open_unguarded(self.file), None
@@ -207,6 +213,7 @@ class _FileTrack:
         frames = container.decode(stream)
         position = None if seek and next(frames, None) else 0  # some decoders trim the first frame after a seek
         for frame in frames:
+            deadline.check()
             begin = self._begin(frame)
             if position is None:
                 if begin is None or begin > first:
