@@ -29,8 +29,8 @@ FLOORS = (
 )
 # Lowest first, too: what is in a wing
 MEDIA = [
-    "access",
     "errors",
+    "access",
     "parallel",
     "sources",
     "containers",

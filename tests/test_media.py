@@ -28,6 +28,7 @@ from whole_videos import decode_all
 
 from transformers_videollama import media
 from transformers_videollama.media import (
+    MediaAccess,
     MediaError,
     Sound,
     Video,
@@ -36,7 +37,6 @@ from transformers_videollama.media import (
     load_video,
     media_kind,
     sample_indices,
-    sources,
 )
 
 
@@ -563,7 +563,7 @@ def test_an_image_by_url(server, picture):
         ("drip_in_headers", "not here after 0.5 s"),
         ("short", "ended after 1000 of"),
         ("empty", "ended after 0 of"),
-        ("huge", "more than .* bytes .MAX_DOWNLOAD_BYTES"),
+        ("huge", "more than .* bytes .max_download_bytes of MediaAccess"),
         ("circle", "cannot be downloaded: .*redirect"),
     ),
 )
@@ -578,10 +578,9 @@ def test_bad_servers(server, tmp_path, monkeypatch, load, page, match):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_downloads_of_unknown_length_are_bounded(server, monkeypatch):
-    monkeypatch.setattr(sources, "MAX_DOWNLOAD_BYTES", 1000)
+def test_downloads_of_unknown_length_are_bounded(server):
     with pytest.raises(MediaError, match=r"/unsized: cannot be downloaded: it has more than 1000 bytes"):
-        load_video(f"{server.url}/unsized")
+        load_video(f"{server.url}/unsized", access=MediaAccess(max_download_bytes=1000))
 
 
 def test_a_server_that_is_not_there():
@@ -737,11 +736,11 @@ def test_the_right_frame_rate_may_be_given_for_a_file(clip):
     assert load_video(clip, video_fps=25).fps == 25.0
 
 
-def test_decoded_frames_are_bounded(clip, monkeypatch):
-    monkeypatch.setattr(media.frames, "MAX_FRAME_BYTES", 8 * 96 * 128 * 3)
-    assert len(load_video(clip).frames) == 8
-    with pytest.raises(MediaError, match=r"9 frames of .* bytes, more than .* ask for fewer frames"):
-        load_video(clip, num_frames=9)
+def test_decoded_frames_are_bounded(clip):
+    access = MediaAccess(max_request_bytes=8 * 96 * 128 * 3)
+    assert len(load_video(clip, access=access).frames) == 8
+    with pytest.raises(MediaError, match=r"9 frames of .* bytes, .* more than .* ask for fewer frames"):
+        load_video(clip, num_frames=9, access=access)
 
 
 # ----------------------------------------------------------------------------------------------------------- images

@@ -23,7 +23,7 @@ from transformers.feature_extraction_sequence_utils import SequenceFeatureExtrac
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.utils import TensorType
 
-from .media import MediaError, Sound, load_sound
+from .media import MediaAccess, MediaError, Sound, load_sound
 from .media.channels import to_mono
 from .media.parallel import in_parallel
 from .media.spectrograms import log_mel_spectrogram, window_length
@@ -85,6 +85,7 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
         downmix: Downmix | None = None,
         num_clips: int | None = None,
         return_tensors: str | TensorType | None = None,
+        access: MediaAccess | None = None,
     ) -> BatchFeature:
         """
         Args:
@@ -95,6 +96,8 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
             downmix (`str`, *optional*): Overrides the extractor's.
             num_clips (`int`, *optional*): Overrides the extractor's.
             return_tensors (`str`, *optional*): "pt" or "np"; lists by default.
+            access ([`MediaAccess`], *optional*): What may be opened, and how much work it may be; what
+                `restrict_media_access` has set for the process by default.
 
         Returns:
             [`BatchFeature`]: `input_features` (sounds, num_clips, feature_size, num_mel_frames), float32, and
@@ -113,7 +116,7 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
         if downmix not in ("mean", "first"):
             raise ValueError(f'downmix must be "mean" or "first", got {downmix!r}')
         num_clips = self.num_clips if num_clips is None else num_clips
-        sounds = self.fetch_audio(raw_speech)
+        sounds = self.fetch_audio(raw_speech, access=access)
         features = torch.stack(in_parallel(lambda sound: self._sound_features(sound, downmix, num_clips), sounds))
         mask = torch.ones(features.shape[:2], dtype=torch.bool)
         data = {"input_features": features, "audio_clip_mask": mask}
@@ -121,7 +124,9 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
             data = {name: tensor.tolist() for name, tensor in data.items()}
         return BatchFeature(data, tensor_type=return_tensors)
 
-    def fetch_audio(self, audio: Any, sampling_rate: int | None = None) -> list[Sound]:
+    def fetch_audio(
+        self, audio: Any, sampling_rate: int | None = None, *, access: MediaAccess | None = None
+    ) -> list[Sound]:
         """
         Opens sounds, as the library's pipelines ask of a feature extractor.
 
@@ -129,8 +134,9 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
             audio: One sound or a list of them; what a source can be is said at [`load_sound`].
             sampling_rate (`int`, *optional*): The rate that the library wants them at. It is not needed, because
                 sounds are resampled when they are read.
+            access ([`MediaAccess`], *optional*): As in a call.
         """
-        return [load_sound(item, **self._rate_of(item)) for item in as_list_of_sounds(audio)]
+        return [load_sound(item, access=access, **self._rate_of(item)) for item in as_list_of_sounds(audio)]
 
     def clip_starts(self, num_samples: int, num_clips: int | None = None) -> list[int]:
         """

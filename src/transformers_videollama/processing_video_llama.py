@@ -28,7 +28,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from .conversations import OpenedMedia
 from .feature_extraction_video_llama import Downmix, as_list_of_sounds
-from .media import load_image
+from .media import MediaAccess, load_image, media_access
 from .messages import EncodedMedia
 from .video_processing_video_llama import VideoLlamaVideoProcessorKwargs, as_list_of_videos, pad_steps
 
@@ -57,11 +57,13 @@ class VideoLlamaAudioKwargs(TypedDict, total=False):
         sampling_rate (`int`, *optional*): Hz of sounds that are given as arrays; must be the feature extractor's.
         downmix (`str`, *optional*): "mean" or "first", how channels become one.
         num_clips (`int`, *optional*): Clips of a sound.
+        access ([`MediaAccess`], *optional*): What may be opened, and how much work it may be.
     """
 
     sampling_rate: int | None
     downmix: Downmix | None
     num_clips: int | None
+    access: MediaAccess | None
     return_tensors: Any
 
 
@@ -130,6 +132,7 @@ class VideoLlamaProcessor(ProcessorMixin):
         load_audio_from_video: bool | None = None,
         add_timestamps: bool = True,
         processor_kwargs: dict | None = None,
+        access: MediaAccess | None = None,
         **kwargs,
     ) -> str | list[str] | list | BatchFeature:
         """
@@ -160,6 +163,8 @@ class VideoLlamaProcessor(ProcessorMixin):
                 video without sound, if they are known.
             processor_kwargs (`dict`, *optional*): Arguments of the processor's call, such as `num_frames`, `fps`,
                 `downmix`, `padding`.
+            access ([`MediaAccess`], *optional*): What may be opened, and how much work one item and all of them may
+                be; what `restrict_media_access` has set for the process by default.
             kwargs: Variables of the template; the rest is taken as `processor_kwargs`.
 
         Returns:
@@ -176,7 +181,7 @@ class VideoLlamaProcessor(ProcessorMixin):
             )
         options = {**kwargs, **(processor_kwargs or {})}
         conversations, is_batched = _as_batch(conversation)
-        opened = self._opened_media(options, load_audio_from_video, add_timestamps)
+        opened = self._opened_media(options, load_audio_from_video, add_timestamps, access)
         prompts, answer_spans = self._render(
             opened.open_conversations(conversations),
             self._template(chat_template),
@@ -211,12 +216,13 @@ class VideoLlamaProcessor(ProcessorMixin):
         load_audio_from_video: bool | None = None,
         add_timestamps: bool = True,
         processor_kwargs: dict | None = None,
+        access: MediaAccess | None = None,
     ) -> tuple[list[dict], BatchFeature]:
         """
         Takes the items out of messages, so that they need not be opened again for another question.
 
         Args:
-            messages (`list`), load_audio_from_video, add_timestamps, processor_kwargs: as in
+            messages (`list`), load_audio_from_video, add_timestamps, processor_kwargs, access: as in
                 [`~VideoLlamaProcessor.apply_chat_template`].
 
         Returns:
@@ -227,7 +233,7 @@ class VideoLlamaProcessor(ProcessorMixin):
             MediaError, ValueError: as [`~VideoLlamaProcessor.apply_chat_template`].
         """
         options = dict(processor_kwargs or {})
-        opened = self._opened_media(options, load_audio_from_video, add_timestamps)
+        opened = self._opened_media(options, load_audio_from_video, add_timestamps, access)
         bare = opened.open_conversation(messages)
         items = {"images": opened.images, "videos": opened.videos, "audio": opened.sounds}
         given = {name: values for name, values in items.items() if values}
@@ -262,20 +268,29 @@ class VideoLlamaProcessor(ProcessorMixin):
             prompts = [prompt.replace(token, tokens) for prompt in prompts]
         return self.tokenizer(prompts, add_special_tokens=False, padding=True, return_tensors=return_tensors)
 
-    def _opened_media(self, options: dict, load_audio_from_video: bool | None, add_timestamps: bool) -> OpenedMedia:
+    def _opened_media(
+        self,
+        options: dict,
+        load_audio_from_video: bool | None,
+        add_timestamps: bool,
+        access: MediaAccess | None,
+    ) -> OpenedMedia:
         hear = self.load_audio_from_video if load_audio_from_video is None else load_audio_from_video
         if hear and not self.num_audio_tokens:  # the library's server asks for it of any model
             logger.warning_once("the sound of videos is left out: this checkpoint has no audio branch")
             hear = False
-        return OpenedMedia(self.video_processor, options, hear=hear, add_timestamps=add_timestamps)
+        access = media_access() if access is None else access
+        return OpenedMedia(self.video_processor, options, hear=hear, add_timestamps=add_timestamps, access=access)
 
     def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
         """Flat lists of items, in the order of the placeholders; the library's hook before `validate_inputs`."""
         if text is not None:
             text = [text] if isinstance(text, str) else list(text)
         if images is not None:
+            access = {**kwargs, **kwargs.get("images_kwargs", {})}.get("access")
             images = [
-                image if isinstance(image, EncodedMedia) else load_image(image) for image in _as_list_of_images(images)
+                image if isinstance(image, EncodedMedia) else load_image(image, access=access)
+                for image in _as_list_of_images(images)
             ]
         videos = None if videos is None else as_list_of_videos(videos)
         audio = None if audio is None else as_list_of_sounds(audio)

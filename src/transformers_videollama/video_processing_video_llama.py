@@ -30,7 +30,7 @@ from transformers.utils import TensorType
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
-from .media import DEFAULT_NUM_FRAMES, Sampling, Video, load_video
+from .media import DEFAULT_NUM_FRAMES, MediaAccess, Sampling, Video, load_video
 from .media.parallel import in_parallel
 
 
@@ -47,11 +47,13 @@ class VideoLlamaVideoProcessorKwargs(VideosKwargs, total=False):
     Attributes:
         sampling (`str`, *optional*, defaults to "uniform"): "uniform", or "headtail", the random frames of training.
         start, end (`float`, *optional*): Span of the video in seconds that frames are sampled from.
+        access ([`MediaAccess`], *optional*): What may be opened, and how much work it may be.
     """
 
     sampling: Sampling
     start: int | float | None
     end: int | float | None
+    access: MediaAccess | None
 
 
 class VideoLlamaVideoProcessor(BaseVideoProcessor):
@@ -93,7 +95,8 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
         Raises:
             MediaError (a `ValueError`): for a video that cannot be read, or has no frames.
         """
-        opening = {name: kwargs.pop(name) for name in (*SAMPLING_OPTIONS, "video_metadata") if name in kwargs}
+        names = (*SAMPLING_OPTIONS, "video_metadata", "access")
+        opening = {name: kwargs.pop(name) for name in names if name in kwargs}
         opening |= {name: kwargs.get(name) for name in ("size", "do_resize")}
         opened = self.open_videos(as_list_of_videos(videos), **opening)
         return super().preprocess(
@@ -117,6 +120,7 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
         size: Any = None,
         do_resize: bool | None = None,
         generator: np.random.Generator | None = None,
+        access: MediaAccess | None = None,
     ) -> list[Video]:
         """
         Decodes the frames that `preprocess` would take. A video that is loaded already is left as it is.
@@ -126,6 +130,8 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
             num_frames, fps, sampling, start, end, video_metadata, do_sample_frames, size, do_resize (*optional*): As
                 for `preprocess`; the processor's own by default.
             generator (`np.random.Generator`, *optional*): The generator that "headtail" draws from.
+            access ([`MediaAccess`], *optional*): What may be opened, and how much work it may be; what
+                `restrict_media_access` has set for the process by default.
 
         Returns:
             `list[Video]`, in the order given.
@@ -148,6 +154,7 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
             end=end,
             size=height_width,
             generator=generator,
+            access=access,
         )
         known = _metadata_of_each(video_metadata, len(sources))
         pairs = zip(sources, known, strict=True)

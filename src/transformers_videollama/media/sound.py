@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .access import Deadline, MediaAccess, access_for
 from .channels import as_float, channel_names, samples_of
 from .containers import SLACK, declared_seconds, ffmpeg_errors, open_container, open_unguarded
 from .errors import MediaError, about, import_or_explain
@@ -132,6 +133,7 @@ def load_sound(
     end: float | None = None,
     audio_stream: int | str | None = None,
     timeout: float | None = None,
+    access: MediaAccess | None = None,
 ) -> Sound:
     """Open a sound, or the sound of a video; `Sound.read` decodes it.
 
@@ -143,7 +145,9 @@ def load_sound(
             after the sound's end is the sound's end.
         audio_stream (`int` or `str`, *optional*): the track of a file with several: its number among all streams of
             the file, from 0, or its language as the file has it, such as "ger". By default FFmpeg chooses.
-        timeout (`float`, *optional*): seconds for a download; `media.sources.DOWNLOAD_TIMEOUT`, 60, by default.
+        timeout (`float`, *optional*): seconds for a download; `download_timeout` of `access`, 60, by default.
+        access (`MediaAccess`, *optional*): what may be opened, and how much work it may be; what
+            `restrict_media_access` has set for the process by default.
 
     Raises:
         ValueError: an `audio_stream` of what is no file.
@@ -156,7 +160,7 @@ def load_sound(
     elif isinstance(source, ARRAYS):
         sound = _sound_of_samples(as_numpy(source), sampling_rate or 16_000)
     else:
-        sound = _sound_of_source(source, audio_stream, timeout)
+        sound = _sound_of_source(source, audio_stream, access_for(access, timeout))
     with about(sound.name):
         if sampling_rate not in (None, sound.sampling_rate):
             raise MediaError(f"wrong sampling rate given, {sampling_rate} Hz; it has {sound.sampling_rate} Hz")
@@ -165,8 +169,8 @@ def load_sound(
         return sound._part(*span_within(start, end, sound.duration))
 
 
-def _sound_of_source(source: Any, audio_stream: int | str | None, timeout: float | None) -> Sound:
-    file = local_file(source, timeout)
+def _sound_of_source(source: Any, audio_stream: int | str | None, access: MediaAccess) -> Sound:
+    file = local_file(source, access)
     with about(file.name), open_container(file) as container:
         sound = sound_of(container, file, stream=audio_stream)
         if sound is None:
@@ -256,8 +260,10 @@ def _extent(file: MediaFile, stream: Any, whole: bool) -> tuple[float, float] | 
     FFmpeg's guess is taken for the length if it is near: that may know of the encoder's delay and padding.
     """
     first, last = None, 0
+    deadline = file.access.deadline()
     with open_container(file) as container:
         for packet in container.demux(container.streams[stream.index]):
+            deadline.check()
             if packet.pts is None:
                 continue
             first = packet.pts if first is None else first
@@ -293,15 +299,16 @@ class _FileTrack:
     def read(self, first: int, stop: int) -> np.ndarray:
         """Samples `[first, stop)` of the track as float32 (channels, samples), fewer if the track ends before."""
         with self._lock, ffmpeg_errors():
-            pieces = self._decode(first, stop, seek=True) if first > _PREROLL * self.rate else None
-            pieces = self._decode(first, stop, seek=False) if pieces is None else pieces
+            deadline = self.file.access.deadline()
+            pieces = self._decode(first, stop, deadline, seek=True) if first > _PREROLL * self.rate else None
+            pieces = self._decode(first, stop, deadline, seek=False) if pieces is None else pieces
         samples = np.concatenate([np.zeros((self.channels, 0), np.float32), *(pieces or [])], axis=1)
         end, promised = (first + samples.shape[1]) / self.rate, self.seconds - SLACK if self.declared else 0.0
         if end < min(stop / self.rate, promised):
             raise MediaError(f"is cut or damaged: its sound breaks off near {end:.2f} s; fetch it again")
         return samples
 
-    def _decode(self, first: int, stop: int, seek: bool) -> list[np.ndarray] | None:
+    def _decode(self, first: int, stop: int, deadline: Deadline, seek: bool) -> list[np.ndarray] | None:
         """The parts of the window in order; `None` if a seek does not land before it."""
         pieces = []
         container, self._kept = self._kept if seek and self._kept else open_unguarded(self.file), None
@@ -311,6 +318,7 @@ class _FileTrack:
         frames = _frames(container, stream, seek)
         position = None if seek and next(frames, None) else 0  # some decoders trim the first frame after a seek
         for frame in frames:
+            deadline.check()
             begin = self._begin(frame)
             if position is None:
                 if begin is None or begin > first:
