@@ -4,6 +4,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .block_keys import BLOCK_OPTIONS
 from .media import load_image, load_sound
 from .media.parallel import in_parallel
 from .messages import Block, EncodedMedia, Message, parse_message
@@ -19,7 +20,7 @@ class OpenedMedia:
     def __init__(self, video_processor: VideoLlamaVideoProcessor, options: dict, *, hear: bool, add_timestamps: bool):
         self.video_processor = video_processor
         given = {**options, **options.get("videos_kwargs", {})}
-        names = (*SAMPLING_OPTIONS, "size", "do_resize")
+        names = (*SAMPLING_OPTIONS, "size", "do_resize", "model_max_frames")
         self.video_options = {name: given[name] for name in names if name in given}
         # In the order of the videos; a check that each has one follows when all are processed
         self.video_metadata = iter(as_list_of_metadata(given["video_metadata"]) if "video_metadata" in given else ())
@@ -71,7 +72,7 @@ class OpenedMedia:
             self.images.append(source if isinstance(source, EncodedMedia) else load_image(source))
             return [{"type": "image"}]
         if kind == "audio":
-            options = {name: fields[name] for name in ("sampling_rate", "start", "end") if name in fields}
+            options = {name: fields[name] for name in BLOCK_OPTIONS["audio"] if name in fields}
             self.sounds.append(source if isinstance(source, EncodedMedia) else load_sound(source, **options))
             return [{"type": "audio"}]
         return self._open_video(source, fields)
@@ -80,7 +81,7 @@ class OpenedMedia:
         if isinstance(source, EncodedMedia):
             self.videos.append(source)
             return [{"type": "video"}]
-        own = {name: fields[name] for name in (*SAMPLING_OPTIONS, "video_metadata") if name in fields}
+        own = {name: fields[name] for name in BLOCK_OPTIONS["video"] if name in fields}
         shared = {**self.video_options, "video_metadata": next(self.video_metadata, None)}
         if "num_frames" in own or "fps" in own:
             shared.pop("num_frames", None)

@@ -16,6 +16,7 @@ import numpy as np
 from .containers import SLACK, declared_seconds, ffmpeg_errors, open_container, open_unguarded
 from .errors import MediaError, about
 from .images import ARRAYS, as_numpy
+from .options import check_options
 from .resampling import filter_width, resample
 from .sampling import span_within
 from .sources import MediaFile, local_file
@@ -107,7 +108,10 @@ def load_sound(
 
     Raises:
         MediaError: no sound stream, no samples, or a `sampling_rate` that is not the source's.
+        ValueError: an option has a value that it cannot have.
     """
+    given = check_options({"sampling_rate": sampling_rate, "start": start, "end": end})
+    sampling_rate, start, end = given.values()
     if isinstance(source, Sound):
         sound = source
     elif isinstance(source, ARRAYS):
