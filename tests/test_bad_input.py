@@ -6,6 +6,7 @@ import threading
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from render_clip import render_clip
 
@@ -150,10 +151,8 @@ def test_video_of_odd_size_works(processor):
 
 
 def test_more_frames_than_positions(processor, model):
-    frames = RNG.integers(0, 255, (40, 20, 30, 3), dtype=np.uint8)
-    inputs = prepare(processor, {"type": "video", "video": frames}, num_frames=20)
     with pytest.raises(ValueError, match=r"got 20 frames .* position table has 16 rows; sample at most 16"):
-        model(**inputs)
+        model.get_video_features(torch.zeros(1, 20, 3, 224, 224))
 
 
 def test_truncated_text_is_refused(processor):

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .block_keys import BLOCK_OPTIONS
 from .media import MediaAccess, load_image, load_sound
 from .media.parallel import in_parallel
 from .messages import Block, EncodedMedia, Message, parse_message
@@ -28,7 +29,7 @@ class OpenedMedia:
         self.video_processor = video_processor
         self.access = access.for_request()
         given = {**options, **options.get("videos_kwargs", {})}
-        names = (*SAMPLING_OPTIONS, "size", "do_resize")
+        names = (*SAMPLING_OPTIONS, "size", "do_resize", "model_max_frames")
         self.video_options = {name: given[name] for name in names if name in given}
         # In the order of the videos; a check that each has one follows when all are processed
         self.video_metadata = iter(as_list_of_metadata(given["video_metadata"]) if "video_metadata" in given else ())
@@ -80,7 +81,7 @@ class OpenedMedia:
             self.images.append(source if isinstance(source, EncodedMedia) else load_image(source, access=self.access))
             return [{"type": "image"}]
         if kind == "audio":
-            options = {name: fields[name] for name in ("sampling_rate", "start", "end") if name in fields}
+            options = {name: fields[name] for name in BLOCK_OPTIONS["audio"] if name in fields}
             encoded = isinstance(source, EncodedMedia)
             self.sounds.append(source if encoded else load_sound(source, access=self.access, **options))
             return [{"type": "audio"}]
@@ -90,7 +91,7 @@ class OpenedMedia:
         if isinstance(source, EncodedMedia):
             self.videos.append(source)
             return [{"type": "video"}]
-        own = {name: fields[name] for name in (*SAMPLING_OPTIONS, "video_metadata") if name in fields}
+        own = {name: fields[name] for name in BLOCK_OPTIONS["video"] if name in fields}
         shared = {**self.video_options, "video_metadata": next(self.video_metadata, None), "access": self.access}
         if "num_frames" in own or "fps" in own:
             shared.pop("num_frames", None)

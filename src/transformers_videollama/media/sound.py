@@ -19,6 +19,7 @@ from .channels import as_float, channel_names, samples_of
 from .containers import SLACK, declared_seconds, ffmpeg_errors, open_container, open_unguarded
 from .errors import MediaError, about, import_or_explain
 from .images import ARRAYS, as_numpy
+from .options import check_options
 from .resampling import filter_width, resample
 from .sampling import span_within
 from .sources import MediaFile, local_file
@@ -152,7 +153,10 @@ def load_sound(
     Raises:
         ValueError: an `audio_stream` of what is no file.
         MediaError: no sound stream, no samples, or a `sampling_rate` that is not the source's.
+        ValueError: an option has a value that it cannot have.
     """
+    given = check_options({"sampling_rate": sampling_rate, "start": start, "end": end, "audio_stream": audio_stream})
+    sampling_rate, start, end, audio_stream = given.values()
     if audio_stream is not None and isinstance(source, (Sound, *ARRAYS)):
         raise ValueError(f"got audio_stream={audio_stream!r} for {type(source).__name__}, which has one track")
     if isinstance(source, Sound):

@@ -22,6 +22,7 @@ from .containers import is_cover_art, open_container
 from .errors import MediaError, about
 from .frames import VideoFile
 from .images import ARRAYS, image_of, is_still, load_image, rgb_pixels
+from .options import check_options
 from .sampling import Sampling, sample_indices
 from .sound import Sound
 from .sources import is_folder, local_file
@@ -83,6 +84,7 @@ def load_video(
     end: float | None = None,
     size: tuple[int, int] | None = None,
     video_fps: float | None = None,
+    max_frames: int | None = None,
     generator: np.random.Generator | int | None = None,
     timeout: float | None = None,
     access: MediaAccess | None = None,
@@ -97,15 +99,20 @@ def load_video(
         size (`tuple[int, int]`, *optional*): (height, width) that frames are scaled to: while decoding, as in the
             original, or bilinearly with antialiasing if they come decoded. Without it they keep their size.
         video_fps (`float`, *optional*): frame rate of frames that come decoded; a file has its own.
+        max_frames (`int`, *optional*): frames that are taken at most; more are an error, before one is decoded.
         timeout (`float`, *optional*): seconds for a download; `download_timeout` of `access`, 60, by default.
         access (`MediaAccess`, *optional*): what may be opened, and how much work it may be; what
             `restrict_media_access` has set for the process by default.
 
     Raises:
         MediaError: the source, or a wanted frame of it, cannot be read.
+        ValueError: an option has a value that it cannot have, or more than `max_frames` frames are asked for.
     """
     if isinstance(source, Video):
+        _check_count(source.name, len(source.indices), max_frames)
         return source
+    given = {"num_frames": num_frames, "fps": fps, "sampling": sampling, "start": start, "end": end}
+    num_frames, fps, sampling, start, end, video_fps = check_options({**given, "video_fps": video_fps}).values()
     if size is not None and not (len(size) == 2 and min(size) >= 1):
         raise ValueError(f"got size={size}, expected (height, width)")
     reader = _frame_reader(source, size, video_fps, access_for(access, timeout).for_request())
@@ -123,10 +130,19 @@ def load_video(
             end=end,
             generator=generator,
         )
+        _check_count(reader.name, len(indices), max_frames)
         frames = reader.read(indices)
     timestamps = None if rate is None else tuple(index / rate for index in indices)
     sound = reader.sound and reader.sound.cut(start, end)
     return Video(frames, tuple(indices), timestamps, rate, total, sound, reader.name)
+
+
+def _check_count(name: str, count: int, most: int | None) -> None:
+    if most is not None and count > most:
+        raise ValueError(
+            f"{name}: {count} frames are asked for, but the model takes at most {most}; ask for fewer, "
+            "with num_frames, a lower fps, or start and end"
+        )
 
 
 def _frame_reader(
