@@ -18,7 +18,9 @@ COLOURS = ((200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 200), (60, 60
 def hevc(pixels: np.ndarray, path: Path) -> tuple[bytes, bytes]:
     """The configuration and the picture of one intra frame, as MP4 holds them."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx265", rate=1, options={"x265-params": "log-level=none:bframes=0", "crf": "5"})
+        stream = container.add_stream(
+            "libx265", rate=1, options={"x265-params": "log-level=none:bframes=0", "crf": "5"}
+        )
         stream.height, stream.width, stream.pix_fmt = *pixels.shape[:2], "yuv420p"
         container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .access import Deadline
 from .containers import declared_seconds, is_cover_art, open_container
 from .errors import MediaError
 from .orientation import orientation_at_start
@@ -22,9 +23,8 @@ from .sound import sound_of
 from .sources import MediaFile
 
 
-__all__ = ["MAX_FRAME_BYTES", "VideoFile"]
+__all__ = ["VideoFile"]
 
-MAX_FRAME_BYTES = 4 << 30  # of the decoded frames of one video; 32 frames of 8K are 3 GiB
 MAX_THREADS = 4  # of a decoder: each holds some frames, of 12 MB at 4K
 SHOWN_IN_VP8 = 0x10  # bit of a frame's first byte (RFC 6386, 9.1); other frames are references alone
 
@@ -53,7 +53,7 @@ class VideoFile:
             self.stream_index = stream.index
             self.fps = float(stream.average_rate) if stream.average_rate else None
             self.sound = sound_of(container, file)
-            self.index = _HeaderIndex.of(container, stream) or _PacketIndex(container, stream)
+            self.index = _HeaderIndex.of(container, stream) or _PacketIndex(container, stream, file.access.deadline())
             self.orientation = orientation_at_start(container, stream)
         self.total = self.index.total
 
@@ -70,25 +70,29 @@ class VideoFile:
         """
         convert, frames = FrameConverter(self.size, self.orientation), {}
         wanted = sorted(set(indices))
+        access, deadline = self.file.access, self.file.access.deadline()
         with open_container(self.file) as container:
             stream = container.streams[self.stream_index]
             stream.thread_type = "AUTO"
             stream.codec_context.thread_count = min(MAX_THREADS, torch.get_num_threads())
-            _check_bytes(len(wanted), self.size or (stream.height, stream.width))
+            stream.codec_context.options = {"max_pixels": str(access.max_frame_pixels)}  # the header may be wrong
+            access.check_pixels(stream.height, stream.width)
+            access.take_bytes(len(wanted), *(self.size or (stream.height, stream.width)))
             while wanted:
                 way = self.index.way_to(wanted, container, stream)
-                for index, frame in self._decode(container, stream, way, convert.notice):
+                for index, frame in self._decode(container, stream, way, convert.notice, deadline):
                     frames[index] = convert(frame)
                 wanted = [index for index in wanted if index not in frames]
         return np.stack([frames[index] for index in indices])
 
     def _decode(
-        self, container: Any, stream: Any, way: "Way", notice: Callable[[Any], None]
+        self, container: Any, stream: Any, way: "Way", notice: Callable[[Any], None], deadline: Deadline
     ) -> Iterator[tuple[int, Any]]:
         """The frames that `way` leads to, with their numbers; all that are decoded are noticed."""
         missing = set(way.targets)
         count = itertools.count()
         for packet in _packets_from(container, stream, way.key):
+            deadline.check()
             for frame in packet.decode():
                 if frame.is_corrupt:
                     continue
@@ -160,9 +164,10 @@ class _HeaderIndex:
 class _PacketIndex:
     """The packets of a file, all of which are read: the times of frames, and which are key frames."""
 
-    def __init__(self, container: Any, stream: Any):
+    def __init__(self, container: Any, stream: Any, deadline: Deadline):
         keys, times = [], []
         for packet in container.demux(stream):
+            deadline.check()
             if packet.pts is None or packet.is_discard or _is_hidden(packet, stream):
                 continue
             if packet.is_keyframe:
@@ -247,12 +252,3 @@ def _check_completeness(container: Any, stream: Any, times: list[int]) -> None:
             raise MediaError(f"is cut: its frames end at {end:.2f} s of {declared:.2f} s; fetch it again")
     if len(times) < stream.frames:
         raise MediaError(f"is cut: it has {len(times)} of {stream.frames} frames; fetch it again")
-
-
-def _check_bytes(num_frames: int, size: tuple[int, int]) -> None:
-    num_bytes = 3 * num_frames * math.prod(size)
-    if num_bytes > MAX_FRAME_BYTES:
-        raise MediaError(
-            f"{num_frames} frames of {size} are {num_bytes} bytes, more than {MAX_FRAME_BYTES} (MAX_FRAME_BYTES); ask "
-            "for fewer frames or a smaller size"
-        )

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .access import MediaAccess
 from .containers import open_container
 from .errors import MediaError
 from .heif_grid import Grid, grid_of
@@ -36,17 +37,22 @@ def heif_image(file: MediaFile) -> Image.Image:
     with open_container(file) as container:
         for stream in container.streams.video:
             if stream.disposition & type(stream.disposition).default:
-                return Image.fromarray(_decode(container, [stream])[stream.id])
+                file.access.take_bytes(1, stream.height, stream.width)
+                return Image.fromarray(_decode(container, [stream], file.access)[stream.id])
         with open(file.path, "rb") as opened:
             grid = grid_of(opened)
         if grid is None:
             raise MediaError("is a photo made of several pictures, but not of tiles; save it as JPEG")
+        file.access.check_pixels(grid.height, grid.width)
         tiles = [stream for stream in container.streams.video if stream.id in grid.tiles]
-        return _assemble(grid, _decode(container, tiles))
+        file.access.take_bytes(1, sum(tile.height for tile in tiles), max(tile.width for tile in tiles))
+        return _assemble(grid, _decode(container, tiles, file.access))
 
 
-def _decode(container: Any, streams: list[Any]) -> dict[int, np.ndarray]:
+def _decode(container: Any, streams: list[Any], access: MediaAccess) -> dict[int, np.ndarray]:
     """Number of a picture in the file -> its pixels."""
+    for stream in streams:
+        stream.codec_context.options = {"max_pixels": str(access.max_frame_pixels)}
     pixels = {}
     for packet in container.demux(streams):
         for frame in packet.decode():

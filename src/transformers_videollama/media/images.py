@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from .access import MediaAccess, access_for
 from .errors import MediaError, about
 from .heif import heif_image, is_heif
 from .pixels import over_white
@@ -58,13 +59,15 @@ _TURNS = {
 }
 
 
-def load_image(source: Any, *, timeout: float | None = None) -> Image.Image:
+def load_image(source: Any, *, timeout: float | None = None, access: MediaAccess | None = None) -> Image.Image:
     """Load one image as 8-bit RGB.
 
     Args:
         source: a path, http(s) URL, `file:` or base64 `data:` URI, bytes, a PIL image, or an array or tensor of shape
             (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels, uint8 or float in 0..1.
-        timeout (`float`, *optional*): seconds for a download; `media.sources.DOWNLOAD_TIMEOUT`, 60, by default.
+        timeout (`float`, *optional*): seconds for a download; `download_timeout` of `access`, 60, by default.
+        access (`MediaAccess`, *optional*): what may be opened, and how much work it may be; what
+            `restrict_media_access` has set for the process by default.
 
     Returns:
         `PIL.Image.Image`: a new image, turned as its EXIF orientation says, over white where it is transparent.
@@ -74,14 +77,14 @@ def load_image(source: Any, *, timeout: float | None = None) -> Image.Image:
         is black. An image of more than 67 million pixels (2**26) is reduced by a whole factor until it has fewer.
 
     Raises:
-        MediaError: no image, a damaged one, or one beyond Pillow's limit (178 million pixels).
+        MediaError: no image, a damaged one, or one beyond the limits of `access`.
     """
     if isinstance(source, ARRAYS):
         return Image.fromarray(rgb_pixels(source[None])[0])
     if isinstance(source, Image.Image):
         with about("image"):
             return rgb_image(source)
-    return image_of(local_file(source, timeout))
+    return image_of(local_file(source, access_for(access, timeout)))
 
 
 def image_of(file: MediaFile) -> Image.Image:
@@ -90,16 +93,22 @@ def image_of(file: MediaFile) -> Image.Image:
             return heif_image(file)
         with open_picture(file) as image:
             factor = _factor_of(image)
+            file.access.take_bytes(1, image.height // factor, image.width // factor)
             image.draft(None, (image.width // factor, image.height // factor))  # JPEG is reduced by its decoder
             return rgb_image(image)
 
 
 @contextlib.contextmanager
 def open_picture(file: MediaFile) -> Iterator[Image.Image]:
-    """A picture file, of which only the header is read."""
+    """A picture file, of which only the header is read.
+
+    Raises:
+        MediaError: for no picture, or one of more pixels than `max_frame_pixels` of the file's access.
+    """
     with picture_errors():
         image = Image.open(file.path, formats=_formats())
     with image:
+        file.access.check_pixels(image.height, image.width)
         yield image
 
 

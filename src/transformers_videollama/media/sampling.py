@@ -1,16 +1,15 @@
 """The choice of frames of a video: pure functions of its length, without I/O."""
 
 import math
-from typing import Literal
 
 import numpy as np
 
 from .errors import MediaError
+from .options import Sampling, check_options
 
 
 __all__ = ["DEFAULT_NUM_FRAMES", "Sampling", "sample_indices", "span_within"]
 
-Sampling = Literal["uniform", "headtail"]
 DEFAULT_NUM_FRAMES = 8
 
 
@@ -48,13 +47,12 @@ def sample_indices(
         ValueError: options that contradict each other.
         MediaError: a span without frames, or a frame rate is needed and unknown.
     """
+    given = {"num_frames": num_frames, "fps": fps, "sampling": sampling, "start": start, "end": end}
+    num_frames, fps, sampling, start, end, video_fps = check_options({**given, "video_fps": video_fps}).values()
     if fps is not None and (num_frames is not None or sampling != "uniform"):
         raise ValueError(f"got fps={fps} with num_frames={num_frames}, sampling={sampling!r}; fps stands alone")
     if sampling not in ("uniform", "headtail"):
         raise ValueError(f"got sampling={sampling!r}, expected 'uniform' or 'headtail'")
-    for option, value in {"num_frames": num_frames, "fps": fps, "video_fps": video_fps}.items():
-        if value is not None and not 0 < value < math.inf:
-            raise ValueError(f"got {option}={value}, expected a positive number")
     first, stop = _frames_between(total_num_frames, video_fps, start, end)
     span = stop - first
     if fps is not None:

@@ -16,11 +16,13 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from .access import MediaAccess, access_for
 from .animations import Animation, is_animated_webp
 from .containers import is_cover_art, open_container
 from .errors import MediaError, about
 from .frames import VideoFile
 from .images import ARRAYS, image_of, is_still, load_image, rgb_pixels
+from .options import check_options
 from .sampling import Sampling, sample_indices
 from .sound import Sound
 from .sources import is_folder, local_file
@@ -82,8 +84,10 @@ def load_video(
     end: float | None = None,
     size: tuple[int, int] | None = None,
     video_fps: float | None = None,
+    max_frames: int | None = None,
     generator: np.random.Generator | int | None = None,
     timeout: float | None = None,
+    access: MediaAccess | None = None,
 ) -> Video:
     """Load the chosen frames of a video; its sound, if it has any, is decoded later, by `Sound.read`.
 
@@ -95,16 +99,23 @@ def load_video(
         size (`tuple[int, int]`, *optional*): (height, width) that frames are scaled to: while decoding, as in the
             original, or bilinearly with antialiasing if they come decoded. Without it they keep their size.
         video_fps (`float`, *optional*): frame rate of frames that come decoded; a file has its own.
-        timeout (`float`, *optional*): seconds for a download; `media.sources.DOWNLOAD_TIMEOUT`, 60, by default.
+        max_frames (`int`, *optional*): frames that are taken at most; more are an error, before one is decoded.
+        timeout (`float`, *optional*): seconds for a download; `download_timeout` of `access`, 60, by default.
+        access (`MediaAccess`, *optional*): what may be opened, and how much work it may be; what
+            `restrict_media_access` has set for the process by default.
 
     Raises:
         MediaError: the source, or a wanted frame of it, cannot be read.
+        ValueError: an option has a value that it cannot have, or more than `max_frames` frames are asked for.
     """
     if isinstance(source, Video):
+        _check_count(source.name, len(source.indices), max_frames)
         return source
+    given = {"num_frames": num_frames, "fps": fps, "sampling": sampling, "start": start, "end": end}
+    num_frames, fps, sampling, start, end, video_fps = check_options({**given, "video_fps": video_fps}).values()
     if size is not None and not (len(size) == 2 and min(size) >= 1):
         raise ValueError(f"got size={size}, expected (height, width)")
-    reader = _frame_reader(source, size, video_fps, timeout)
+    reader = _frame_reader(source, size, video_fps, access_for(access, timeout).for_request())
     rate, total = reader.fps, reader.total
     with about(reader.name):
         if video_fps is not None and (rate is None or abs(rate - video_fps) > 0.01 * rate):
@@ -119,26 +130,35 @@ def load_video(
             end=end,
             generator=generator,
         )
+        _check_count(reader.name, len(indices), max_frames)
         frames = reader.read(indices)
     timestamps = None if rate is None else tuple(index / rate for index in indices)
     sound = reader.sound and reader.sound.cut(start, end)
     return Video(frames, tuple(indices), timestamps, rate, total, sound, reader.name)
 
 
+def _check_count(name: str, count: int, most: int | None) -> None:
+    if most is not None and count > most:
+        raise ValueError(
+            f"{name}: {count} frames are asked for, but the model takes at most {most}; ask for fewer, "
+            "with num_frames, a lower fps, or start and end"
+        )
+
+
 def _frame_reader(
-    source: Any, size: tuple[int, int] | None, fps: float | None, timeout: float | None
+    source: Any, size: tuple[int, int] | None, fps: float | None, access: MediaAccess
 ) -> "_DecodedFrames | Animation | VideoFile":
     if isinstance(source, Image.Image):
         source = [source]
     if isinstance(source, ARRAYS) and source.ndim != 4:
         raise MediaError(f"got an array of shape {tuple(source.shape)}, expected (T, H, W, C) or (T, C, H, W)")
     if isinstance(source, (list, tuple, *ARRAYS)):
-        return _DecodedFrames(source, f"{type(source).__name__} of {len(source)} frames", size, fps, timeout)
-    if is_folder(source):
-        return _DecodedFrames(_frame_files(Path(source)), os.fspath(source), size, fps, timeout)
-    file = local_file(source, timeout)
+        return _DecodedFrames(source, f"{type(source).__name__} of {len(source)} frames", size, fps, access)
+    if is_folder(source, access):
+        return _DecodedFrames(_frame_files(Path(source)), os.fspath(source), size, fps, access)
+    file = local_file(source, access)
     if is_still(file):
-        return _DecodedFrames([image_of(file)], file.name, size, fps, timeout)
+        return _DecodedFrames([image_of(file)], file.name, size, fps, access)
     if is_animated_webp(file):
         return Animation(file, size)
     with about(file.name):
@@ -162,8 +182,8 @@ class _DecodedFrames:
 
     sound = None
 
-    def __init__(self, source: Any, name: str, size: tuple[int, int] | None, fps: float | None, timeout: float | None):
-        self.source, self.name, self.size, self.fps, self.timeout = source, name, size, fps, timeout
+    def __init__(self, source: Any, name: str, size: tuple[int, int] | None, fps: float | None, access: MediaAccess):
+        self.source, self.name, self.size, self.fps, self.access = source, name, size, fps, access
         self.total = len(source)
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
@@ -179,20 +199,23 @@ class _DecodedFrames:
 
     def _load(self, index: int) -> Image.Image:
         with about(f"frame {index}"):
-            return load_image(self.source[index], timeout=self.timeout)
+            return load_image(self.source[index], access=self.access)
 
 
-def media_kind(source: Any, *, timeout: float | None = None) -> Literal["image", "video", "audio"]:
+def media_kind(
+    source: Any, *, timeout: float | None = None, access: MediaAccess | None = None
+) -> Literal["image", "video", "audio"]:
     """Say what a path, URL or bytes hold, by the content: an animated image is a video, a song with cover art audio.
 
-    A folder is a video of frames.
+    A folder is a video of frames. `timeout` and `access` are those of `load_video`.
 
     Raises:
         MediaError: none of these, or unreadable.
     """
-    if is_folder(source):
+    access = access_for(access, timeout)
+    if is_folder(source, access):
         return "video"
-    file = local_file(source, timeout)
+    file = local_file(source, access)
     if is_still(file):
         return "image"
     if is_animated_webp(file):
