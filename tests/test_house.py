@@ -38,6 +38,8 @@ MEDIA = [
     "images",
     "resampling",
     "channels",
+    "sound_lengths",
+    "tracks",
     "sound",
     "spectrograms",
     "frames",
