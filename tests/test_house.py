@@ -51,6 +51,8 @@ MEDIA = [
     "animations",
     "resampling",
     "channels",
+    "sound_lengths",
+    "tracks",
     "sound",
     "spectrograms",
     "frames",
