@@ -162,9 +162,11 @@ def test_rate_and_span_choose_the_frames_at_those_times(options, indices):
         ({"fps": 1, "num_frames": 8, "video_fps": 25}, "fps=1 with num_frames=8.*fps stands alone"),
         ({"fps": 1, "sampling": "headtail", "video_fps": 25}, "fps stands alone"),
         ({"sampling": "random"}, "sampling='random', expected 'uniform' or 'headtail'"),
-        ({"num_frames": 0}, "num_frames=0, expected a positive number"),
+        ({"num_frames": 0}, "num_frames=0, expected a positive whole number"),
         ({"fps": -1.0}, "fps=-1.0, expected a positive number"),
         ({"video_fps": float("nan")}, "video_fps=nan, expected a positive number"),
+        ({"start": -1, "video_fps": 25}, "start=-1, expected a number of at least 0"),
+        ({"start": float("nan"), "video_fps": 25}, "start=nan, expected a number of at least 0"),
     ),
 )
 def test_contradicting_options_are_refused(options, match):
@@ -178,9 +180,7 @@ def test_contradicting_options_are_refused(options, match):
         ({"fps": 1}, "fps=1 needs the frame rate"),
         ({"start": 1}, "start and end need the frame rate"),
         ({"start": 4, "video_fps": 25}, "from 4 to 4.0 s, expected one within 0 to 4.000 s"),
-        ({"start": -1, "video_fps": 25}, "from -1 to 4.0 s, expected one within"),
         ({"start": 2, "end": 1, "video_fps": 25}, "from 2 to 1 s, expected one within"),
-        ({"start": float("nan"), "video_fps": 25}, "from nan to"),
         ({"start": 0.05, "end": 0.06, "video_fps": 25}, "no frame lies between 0.05 and 0.06 s"),
     ),
 )

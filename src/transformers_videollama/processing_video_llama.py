@@ -27,7 +27,7 @@ from transformers.utils import logging
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from .block_keys import check_foreign_names
-from .checks import Check, check_value, flag, optional, whole
+from .media.checks import Check, check_value, flag, optional, whole
 from .conversations import OpenedMedia
 from .feature_extraction_video_llama import Downmix, as_list_of_sounds
 from .media import MediaAccess, load_image, media_access
