@@ -36,6 +36,7 @@ MEDIA = [
     "containers",
     "sampling",
     "images",
+    "pixels",
     "resampling",
     "sound",
     "spectrograms",

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from .containers import declared_seconds, is_cover_art, open_container
-from .errors import MediaError, import_or_explain
+from .errors import MediaError
+from .pixels import FrameConverter
 from .sound import sound_of
 from .sources import MediaFile
 
@@ -25,8 +26,6 @@ __all__ = ["MAX_FRAME_BYTES", "VideoFile"]
 MAX_FRAME_BYTES = 4 << 30  # of the decoded frames of one video; 32 frames of 8K are 3 GiB
 MAX_THREADS = 4  # of a decoder: each holds some frames, of 12 MB at 4K
 SHOWN_IN_VP8 = 0x10  # bit of a frame's first byte (RFC 6386, 9.1); other frames are references alone
-# Angle by which a frame is to be turned, counterclockwise -> FFmpeg's filters
-TURNS = {90: ("transpose=cclock",), -90: ("transpose=clock",), 180: ("hflip", "vflip"), -180: ("hflip", "vflip")}
 
 
 class VideoFile:
@@ -67,7 +66,7 @@ class VideoFile:
         Raises:
             MediaError: if one of them cannot be decoded.
         """
-        convert, frames = _Converter(self.size), {}
+        convert, frames = FrameConverter(self.size), {}
         wanted = sorted(set(indices))
         with open_container(self.file) as container:
             stream = container.streams[self.stream_index]
@@ -252,34 +251,3 @@ def _check_bytes(num_frames: int, size: tuple[int, int]) -> None:
             f"{num_frames} frames of {size} are {num_bytes} bytes, more than {MAX_FRAME_BYTES} (MAX_FRAME_BYTES); ask "
             "for fewer frames or a smaller size"
         )
-
-
-class _Converter:
-    """Decoded frames -> RGB, upright and of one size; FFmpeg's own filters scale while they convert."""
-
-    def __init__(self, size: tuple[int, int] | None):
-        self.size = size
-        self.shape: tuple[int, ...] | None = None
-        self.graph: Any = None
-        self.takes: tuple | None = None
-
-    def __call__(self, frame: Any) -> np.ndarray:
-        takes = (frame.width, frame.height, frame.format.name, frame.rotation)
-        if takes != self.takes:
-            self.graph, self.takes = self._graph(frame), takes
-        self.graph.push(frame)
-        pixels: np.ndarray = self.graph.pull().to_ndarray()
-        if self.shape not in (None, pixels.shape):
-            raise MediaError(f"its frames differ in size, {self.shape[:2]} and {pixels.shape[:2]}; pass size")
-        self.shape = pixels.shape
-        return pixels
-
-    def _graph(self, frame: Any) -> Any:
-        av = import_or_explain("av", "av")
-        graph = av.filter.Graph()
-        height, width = self.size or (-1, -1)
-        filters = [*TURNS.get(frame.rotation, ()), f"scale={width}:{height}", "format=rgb24"]
-        takes = {name: getattr(frame, name) for name in ("width", "height", "format", "time_base")}
-        nodes = [graph.add_buffer(**takes), *(graph.add(*text.split("=", 1)) for text in filters)]
-        graph.link_nodes(*nodes, graph.add("buffersink")).configure()
-        return graph
