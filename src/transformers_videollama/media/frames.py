@@ -7,7 +7,7 @@ files are read once, without being decoded.
 import bisect
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 
 from .containers import declared_seconds, is_cover_art, open_container
 from .errors import MediaError
+from .orientation import orientation_at_start
 from .pixels import FrameConverter
 from .sound import sound_of
 from .sources import MediaFile
@@ -53,6 +54,7 @@ class VideoFile:
             self.fps = float(stream.average_rate) if stream.average_rate else None
             self.sound = sound_of(container, file)
             self.index = _HeaderIndex.of(container, stream) or _PacketIndex(container, stream)
+            self.orientation = orientation_at_start(container, stream)
         self.total = self.index.total
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
@@ -66,7 +68,7 @@ class VideoFile:
         Raises:
             MediaError: if one of them cannot be decoded.
         """
-        convert, frames = FrameConverter(self.size), {}
+        convert, frames = FrameConverter(self.size, self.orientation), {}
         wanted = sorted(set(indices))
         with open_container(self.file) as container:
             stream = container.streams[self.stream_index]
@@ -75,19 +77,22 @@ class VideoFile:
             _check_bytes(len(wanted), self.size or (stream.height, stream.width))
             while wanted:
                 way = self.index.way_to(wanted, container, stream)
-                for index, frame in self._decode(container, stream, way):
+                for index, frame in self._decode(container, stream, way, convert.notice):
                     frames[index] = convert(frame)
                 wanted = [index for index in wanted if index not in frames]
         return np.stack([frames[index] for index in indices])
 
-    def _decode(self, container: Any, stream: Any, way: "Way") -> Iterator[tuple[int, Any]]:
-        """The frames that `way` leads to, with their numbers."""
+    def _decode(
+        self, container: Any, stream: Any, way: "Way", notice: Callable[[Any], None]
+    ) -> Iterator[tuple[int, Any]]:
+        """The frames that `way` leads to, with their numbers; all that are decoded are noticed."""
         missing = set(way.targets)
         count = itertools.count()
         for packet in _packets_from(container, stream, way.key):
             for frame in packet.decode():
                 if frame.is_corrupt:
                     continue
+                notice(frame)
                 mark = next(count) if way.counts else frame.pts
                 if mark in missing:
                     missing.remove(mark)

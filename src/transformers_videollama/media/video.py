@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from .animations import Animation, is_animated_webp
 from .containers import is_cover_art, open_container
 from .errors import MediaError, about
 from .frames import VideoFile
@@ -126,7 +127,7 @@ def load_video(
 
 def _frame_reader(
     source: Any, size: tuple[int, int] | None, fps: float | None, timeout: float | None
-) -> "_DecodedFrames | VideoFile":
+) -> "_DecodedFrames | Animation | VideoFile":
     if isinstance(source, Image.Image):
         source = [source]
     if isinstance(source, ARRAYS) and source.ndim != 4:
@@ -138,6 +139,8 @@ def _frame_reader(
     file = local_file(source, timeout)
     if is_still(file):
         return _DecodedFrames([image_of(file)], file.name, size, fps, timeout)
+    if is_animated_webp(file):
+        return Animation(file, size)
     with about(file.name):
         return VideoFile(file, size)
 
@@ -192,6 +195,8 @@ def media_kind(source: Any, *, timeout: float | None = None) -> Literal["image",
     file = local_file(source, timeout)
     if is_still(file):
         return "image"
+    if is_animated_webp(file):
+        return "video"
     with about(file.name), open_container(file) as container:
         if any(stream.type == "video" and not is_cover_art(stream) for stream in container.streams):
             return "video"
