@@ -42,6 +42,7 @@ MEDIA = [
     "images",
     "animations",
     "resampling",
+    "channels",
     "sound",
     "spectrograms",
     "frames",

@@ -24,6 +24,7 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.utils import TensorType
 
 from .media import MediaError, Sound, load_sound
+from .media.channels import to_mono
 from .media.parallel import in_parallel
 from .media.spectrograms import log_mel_spectrogram, window_length
 
@@ -48,7 +49,8 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
         num_mel_frames (`int`, defaults to 204): Width that spectrograms are filled up or cut to.
         mean, std (`float`, default -4.268 and 9.138): ImageBind's normalisation, `(x - mean) / std`.
         downmix (`str`, defaults to "mean"): How channels become one: their "mean", or the "first", which is what the
-            original takes.
+            original takes. More than two whose places are known, as in 5.1, are weighed as FFmpeg does (ITU-R
+            BS.775): the front sides at -3 dB and those behind at -6 dB of the center, without the bass channel.
     """
 
     model_input_names = ["input_features", "audio_clip_mask"]
@@ -164,7 +166,7 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
         for start in starts:
             if start not in spectrograms:  # a short sound gives the same clip every time
                 channels = sound.read(start / rate, (start + length) / rate, rate)
-                mono = channels[0] if downmix == "first" else channels.mean(axis=0)
+                mono = channels[0] if downmix == "first" else to_mono(channels, sound.channels)
                 spectrograms[start] = self._log_mel(torch.from_numpy(mono))
         clips = torch.stack([spectrograms[start] for start in starts])
         return (clips - self.mean) / self.std

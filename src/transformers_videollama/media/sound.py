@@ -8,13 +8,15 @@ import functools
 import itertools
 import math
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from .channels import as_float, channel_names, samples_of
 from .containers import SLACK, declared_seconds, ffmpeg_errors, open_container, open_unguarded
-from .errors import MediaError, about
+from .errors import MediaError, about, import_or_explain
 from .images import ARRAYS, as_numpy
 from .resampling import filter_width, resample
 from .sampling import span_within
@@ -24,6 +26,7 @@ from .sources import MediaFile, local_file
 __all__ = ["Sound", "load_sound", "sound_of"]
 
 _PREROLL = 1.0  # seconds decoded and dropped before a window of sound: lossy codecs need what came before
+_SHORTEST = 0.025  # seconds, the window of a spectrogram: in a span with less sound there is nothing to be heard
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +38,9 @@ class Sound:
         sampling_rate (`int`): of the track, in Hz.
         num_channels (`int`): of the track.
         duration (`float`): of the span, in seconds.
+        begin (`float`): when the span's first sample plays, in seconds of the video whose sound it is; 0 for a sound
+            alone.
+        channels (`tuple[str]` of length num_channels): FFmpeg's names of the channels, as "FL"; empty if unknown.
     """
 
     name: str
@@ -42,7 +48,9 @@ class Sound:
     num_channels: int
     duration: float
     track: Any = field(repr=False)  # has read(first, stop) -> float32 (channels, samples) at the track's own rate
-    offset: float = field(default=0.0, repr=False)  # of the span in the track, in seconds
+    offset: float = field(default=0.0, repr=False)  # of the span in the track, in seconds; silence is around the track
+    begin: float = 0.0
+    channels: tuple[str, ...] = field(default=(), repr=False)
 
     def read(self, start: float, end: float, sampling_rate: int) -> np.ndarray:
         """Read the window `[start, end)`, in seconds of the span; the cost does not grow with the track.
@@ -63,11 +71,23 @@ class Sound:
             first = round((self.offset + start) * sampling_rate)
             end_of_span = math.ceil((self.offset + self.duration) * sampling_rate - 1e-6)
             stop = min(first + round((end - start) * sampling_rate), end_of_span)
-            samples = self._resampled(first, stop, sampling_rate)
+            samples = self._heard(first, stop, sampling_rate)
             if samples.shape[1] == 0 or not np.isfinite(samples).all():
                 reason = "NaN or infinite" if samples.size else "no"
                 raise MediaError(f"{reason} samples between {start} and {end} s")
             return samples
+
+    def _heard(self, first: int, stop: int, sampling_rate: int) -> np.ndarray:
+        """Samples `[first, stop)` of the resampled track, with silence where a span reaches beyond the track."""
+        track_end = math.ceil(self.track.seconds * sampling_rate - 1e-6)
+        begin, end = max(first, 0), min(stop, track_end)
+        samples = np.zeros((self.num_channels, 0), np.float32)
+        if begin < end:
+            samples = self._resampled(begin, end, sampling_rate)
+        if first >= 0 and self.offset + self.duration <= self.track.seconds:
+            return samples
+        before = min(begin, stop) - first
+        return np.pad(samples, ((0, 0), (before, stop - first - before - samples.shape[1])))
 
     def _resampled(self, first: int, stop: int, sampling_rate: int) -> np.ndarray:
         """Samples `[first, stop)` of the resampled track.
@@ -82,10 +102,26 @@ class Sound:
         native = self.track.read(period * old, (math.ceil(stop / new) + margin) * old)
         return resample(native, old, new)[:, first - period * new : stop - period * new]
 
-    def cut(self, start: float | None, end: float | None) -> "Sound":
-        """The part of this sound in the span `[start, end)`, in seconds; it may be empty."""
-        start, end = start or 0.0, self.duration if end is None else min(end, self.duration)
-        return replace(self, offset=self.offset + start, duration=max(0.0, end - start))
+    def cut(self, start: float | None, end: float | None) -> "Sound | None":
+        """What is heard in the span `[start, end)` of the video whose sound this is.
+
+        Args:
+            start, end (`float` seconds, *optional*): on the video's clock; an end that is not given is the sound's.
+                Without both, it is the whole sound, from its own first sample.
+
+        Returns:
+            `Sound` of that span, with silence where the track does not play; `None` if less than 25 ms of it play.
+        """
+        own_end = self.begin + self.duration
+        if start is None and end is None:
+            start, end = self.begin, own_end
+        start, end = start or 0.0, own_end if end is None else end
+        heard = min(end, own_end) - max(start, self.begin)
+        return None if heard < _SHORTEST - 1e-9 else self._part(start - self.begin, end - self.begin)
+
+    def _part(self, start: float, end: float) -> "Sound":
+        """The span `[start, end)` in seconds from the first sample; it may reach beyond the track."""
+        return replace(self, offset=self.offset + start, duration=end - start, begin=self.begin + start)
 
 
 def load_sound(
@@ -94,6 +130,7 @@ def load_sound(
     sampling_rate: int | None = None,
     start: float | None = None,
     end: float | None = None,
+    audio_stream: int | str | None = None,
     timeout: float | None = None,
 ) -> Sound:
     """Open a sound, or the sound of a video; `Sound.read` decodes it.
@@ -102,31 +139,39 @@ def load_sound(
         source: a path, http(s) URL, `file:` or base64 `data:` URI or bytes; an array or tensor of shape (samples,) or
             (channels, samples), float in -1..1 or int16; a `Sound`.
         sampling_rate (`int`, *optional*): of samples that come decoded, 16000 by default; a file has its own.
-        start, end (`float` seconds, *optional*): the span to open; an `end` after the sound's end is the sound's end.
+        start, end (`float` seconds, *optional*): the span to open, counted from the sound's first sample; an `end`
+            after the sound's end is the sound's end.
+        audio_stream (`int` or `str`, *optional*): the track of a file with several: its number among all streams of
+            the file, from 0, or its language as the file has it, such as "ger". By default FFmpeg chooses.
         timeout (`float`, *optional*): seconds for a download; `media.sources.DOWNLOAD_TIMEOUT`, 60, by default.
 
     Raises:
+        ValueError: an `audio_stream` of what is no file.
         MediaError: no sound stream, no samples, or a `sampling_rate` that is not the source's.
     """
+    if audio_stream is not None and isinstance(source, (Sound, *ARRAYS)):
+        raise ValueError(f"got audio_stream={audio_stream!r} for {type(source).__name__}, which has one track")
     if isinstance(source, Sound):
         sound = source
     elif isinstance(source, ARRAYS):
         sound = _sound_of_samples(as_numpy(source), sampling_rate or 16_000)
     else:
-        sound = _sound_of_source(source, timeout)
+        sound = _sound_of_source(source, audio_stream, timeout)
     with about(sound.name):
         if sampling_rate not in (None, sound.sampling_rate):
             raise MediaError(f"wrong sampling rate given, {sampling_rate} Hz; it has {sound.sampling_rate} Hz")
         if start is None and end is None:
             return sound
-        return sound.cut(*span_within(start, end, sound.duration))
+        return sound._part(*span_within(start, end, sound.duration))
 
 
-def _sound_of_source(source: Any, timeout: float | None) -> Sound:
+def _sound_of_source(source: Any, audio_stream: int | str | None, timeout: float | None) -> Sound:
     file = local_file(source, timeout)
     with about(file.name), open_container(file) as container:
-        sound = sound_of(container, file)
+        sound = sound_of(container, file, stream=audio_stream)
         if sound is None:
+            if container.streams.audio:
+                raise MediaError("its sound holds no samples")
             raise MediaError(f"has no sound stream (streams: {[stream.type for stream in container.streams]})")
     sound.read(0.0, 0.1, 16_000)  # whether it can be decoded at all
     return sound
@@ -140,51 +185,110 @@ def _sound_of_samples(samples: np.ndarray, sampling_rate: int) -> Sound:
             raise MediaError("expected shape (samples,) or (channels, samples), with at least one sample")
         if samples.dtype != np.int16 and not (samples.dtype.kind == "f" and np.abs(samples).max() < 100):
             raise MediaError("expected float from -1 to 1 without NaN, or int16")
-    return Sound(name, sampling_rate, len(samples), samples.shape[1] / sampling_rate, _ArrayTrack(samples))
+    seconds = samples.shape[1] / sampling_rate
+    return Sound(name, sampling_rate, len(samples), seconds, _ArrayTrack(samples, seconds))
 
 
-def sound_of(container: Any, file: MediaFile) -> Sound | None:
-    """The sound of an open container, not yet decoded; `None` if it has no sound stream."""
-    stream = container.streams.best("audio")
-    if stream is None:
+def sound_of(
+    container: Any, file: MediaFile, *, zero: float | None = None, stream: int | str | None = None
+) -> Sound | None:
+    """The sound of an open container, not yet decoded; the container is left where it was.
+
+    Args:
+        container: PyAV's, of `file`.
+        zero (`float`, *optional*): the container's time, in seconds, at which the video's clock begins. Without it
+            the clock begins with the sound.
+        stream (`int` or `str`, *optional*): see `audio_stream` of `load_sound`.
+
+    Returns:
+        `Sound`; `None` if the container has no sound stream, or one without a packet.
+
+    Raises:
+        MediaError: the container does not have that `stream`, or is damaged.
+    """
+    chosen = _sound_stream(container, stream)
+    if chosen is None:
         return None
-    declared = declared_seconds(container, stream)
-    duration = _measured_seconds(container, stream) if declared is None else declared
-    context = stream.codec_context  # None for an unknown codec, which is an error where the sound is read
-    rate, channels = (context.sample_rate, context.layout.nb_channels) if context else (0, 0)
-    return Sound(file.name, rate, channels, duration, _FileTrack(file, stream.index, rate, channels, declared))
+    begin, seconds = _start_seconds(chosen), _declared_length(container, chosen)
+    declared = seconds is not None
+    if begin is None or seconds is None:
+        packets = _extent(file, chosen, whole=not declared)
+        if packets is None:
+            return None
+        begin = packets[0] if begin is None else begin
+        seconds = packets[1] if seconds is None else seconds
+    context = chosen.codec_context  # None for an unknown codec, which is an error where the sound is read
+    rate, channels = (context.sample_rate, channel_names(context.layout)) if context else (0, ())
+    track = _FileTrack(file, chosen.index, rate, len(channels), seconds, declared)
+    return Sound(
+        file.name, rate, len(channels), seconds, track, begin=0.0 if zero is None else begin - zero, channels=channels
+    )
 
 
-def _measured_seconds(container: Any, stream: Any) -> float:
-    """The end of the last packet, unless FFmpeg's guess is near: that may know of the encoder's delay and padding."""
+def _sound_stream(container: Any, wanted: int | str | None) -> Any:
+    """The stream of that number or language; the one that FFmpeg takes for the best, `None` if there is none."""
+    if wanted is None:
+        return container.streams.best("audio")
+    for stream in container.streams.audio:
+        if wanted in (stream.index, stream.language):
+            return stream
+    there = [f"{stream.index} {stream.type} {stream.language or ''}".strip() for stream in container.streams]
+    raise MediaError(f"has no sound stream {wanted!r}; its streams are {there}")
+
+
+def _start_seconds(stream: Any) -> float | None:
+    """When the first sample plays by the container; FFmpeg counts without the encoder's delay, which is not heard."""
+    return None if stream.start_time is None else float(stream.start_time * stream.time_base)
+
+
+def _declared_length(container: Any, stream: Any) -> float | None:
+    """Seconds from the first sample to the end, if the container says so."""
+    declared, begin = declared_seconds(container, stream), _start_seconds(stream)
+    if declared and begin and "matroska" in container.format.name:
+        # Counted from 0 by FFmpeg, from the first packet by mkvmerge, and the encoder's delay is not heard
+        declared = declared - begin if "Lavf" in container.metadata.get("ENCODER", "") else None
+    return declared if declared is not None and declared > 0 else None
+
+
+def _extent(file: MediaFile, stream: Any, whole: bool) -> tuple[float, float] | None:
+    """When the first packet plays, and the seconds to the end of the last if `whole`; `None` if there is no packet.
+
+    FFmpeg's guess is taken for the length if it is near: that may know of the encoder's delay and padding.
+    """
     first, last = None, 0
-    for packet in container.demux(stream):
-        if packet.pts is not None:
+    with open_container(file) as container:
+        for packet in container.demux(container.streams[stream.index]):
+            if packet.pts is None:
+                continue
             first = packet.pts if first is None else first
             last = packet.pts + (packet.duration or 0)
-    measured, guessed = (float(ticks * stream.time_base) for ticks in (last - (first or 0), stream.duration or 0))
-    return guessed if abs(guessed - measured) < SLACK else measured
+            if not whole:
+                break
+    if first is None:
+        return None
+    measured, guessed = (float(ticks * stream.time_base) for ticks in (last - first, stream.duration or 0))
+    return float(first * stream.time_base), guessed if abs(guessed - measured) < SLACK else measured
 
 
 class _ArrayTrack:
-    def __init__(self, samples: np.ndarray):
-        self.samples = samples
+    def __init__(self, samples: np.ndarray, seconds: float):
+        self.samples, self.seconds = samples, seconds
 
     def read(self, first: int, stop: int) -> np.ndarray:
-        return _as_float(self.samples[:, first:stop])
+        return as_float(self.samples[:, first:stop])
 
 
 class _FileTrack:
     """A sound stream of a file."""
 
-    def __init__(self, file: MediaFile, index: int, rate: int, channels: int, declared_seconds: float | None):
+    def __init__(self, file: MediaFile, index: int, rate: int, channels: int, seconds: float, declared: bool):
         self.file, self.index, self.rate, self.channels = file, index, rate, channels
-        self.declared_seconds = declared_seconds
+        self.seconds, self.declared = seconds, declared  # whether the container promises that many
         self._lock = threading.Lock()
         self._kept: Any = None  # the open container: opening again would parse its index again, long in a long file
 
     def __reduce__(self):
-        return type(self), (self.file, self.index, self.rate, self.channels, self.declared_seconds)
+        return type(self), (self.file, self.index, self.rate, self.channels, self.seconds, self.declared)
 
     def read(self, first: int, stop: int) -> np.ndarray:
         """Samples `[first, stop)` of the track as float32 (channels, samples), fewer if the track ends before."""
@@ -192,7 +296,7 @@ class _FileTrack:
             pieces = self._decode(first, stop, seek=True) if first > _PREROLL * self.rate else None
             pieces = self._decode(first, stop, seek=False) if pieces is None else pieces
         samples = np.concatenate([np.zeros((self.channels, 0), np.float32), *(pieces or [])], axis=1)
-        end, promised = (first + samples.shape[1]) / self.rate, (self.declared_seconds or 0.0) - SLACK
+        end, promised = (first + samples.shape[1]) / self.rate, self.seconds - SLACK if self.declared else 0.0
         if end < min(stop / self.rate, promised):
             raise MediaError(f"is cut or damaged: its sound breaks off near {end:.2f} s; fetch it again")
         return samples
@@ -204,7 +308,7 @@ class _FileTrack:
         stream = container.streams[self.index]
         if seek:
             container.seek(int((self._second[0] + first / self.rate - _PREROLL) / stream.time_base), stream=stream)
-        frames = container.decode(stream)
+        frames = _frames(container, stream, seek)
         position = None if seek and next(frames, None) else 0  # some decoders trim the first frame after a seek
         for frame in frames:
             begin = self._begin(frame)
@@ -213,7 +317,7 @@ class _FileTrack:
                     return None
                 position = begin
             self._check(frame, begin, position)
-            pieces.append(_samples(frame)[:, max(0, first - position) : max(0, stop - position)])
+            pieces.append(samples_of(frame)[:, max(0, first - position) : max(0, stop - position)])
             position += frame.samples
             if position >= stop:
                 break
@@ -251,15 +355,16 @@ class _FileTrack:
             )
 
 
-def _samples(frame: Any) -> np.ndarray:
-    """float32 (channels, samples) of a PyAV frame, which has (1, samples * channels) if it is not planar."""
-    samples = frame.to_ndarray()
-    return _as_float(samples if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels).T)
-
-
-def _as_float(samples: np.ndarray) -> np.ndarray:
-    """float32 from -1 to 1."""
-    if samples.dtype.kind == "f":
-        return samples.astype(np.float32)
-    zero, scale = (128, 128) if samples.dtype == np.uint8 else (0, 2.0 ** (8 * samples.itemsize - 1))
-    return ((samples - np.float64(zero)) / scale).astype(np.float32)
+def _frames(container: Any, stream: Any, after_seek: bool) -> Iterator[Any]:
+    """Decoded frames. A seek may land within a frame: what cannot be decoded before the first whole one is dropped."""
+    av = import_or_explain("av", "av")
+    begun = not after_seek
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.InvalidDataError:
+            if begun:
+                raise
+            continue
+        begun = begun or bool(frames)
+        yield from frames
