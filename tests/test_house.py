@@ -45,6 +45,7 @@ MEDIA = [
     "channels",
     "sound",
     "spectrograms",
+    "frame_index",
     "frames",
     "video",
     "__init__",
