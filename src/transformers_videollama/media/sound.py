@@ -12,7 +12,7 @@ import numpy as np
 
 from .access import MediaAccess, access_for
 from .channels import channel_names
-from .containers import open_container
+from .containers import chosen_stream, open_container
 from .errors import MediaError, about
 from .images import ARRAYS, as_numpy
 from .options import check_options
@@ -218,7 +218,7 @@ def sound_of(
     Raises:
         MediaError: the container does not have that `stream`, or is damaged.
     """
-    chosen = _sound_stream(container, stream)
+    chosen = chosen_stream(container, "audio", stream)
     if chosen is None:
         return None
     context = chosen.codec_context  # None for an unknown codec, which is an error where the sound is read
@@ -228,14 +228,3 @@ def sound_of(
         return None
     track = FileTrack(file, chosen.index, rate, len(channels), seconds, promised)
     return Sound(file.name, rate, len(channels), seconds, track, channels=channels, zero=zero)
-
-
-def _sound_stream(container: Any, wanted: int | str | None) -> Any:
-    """The stream of that number or language; the one that FFmpeg takes for the best, `None` if there is none."""
-    if wanted is None:
-        return container.streams.best("audio")
-    for stream in container.streams.audio:
-        if wanted in (stream.index, stream.language):
-            return stream
-    there = [f"{stream.index} {stream.type} {stream.language or ''}".strip() for stream in container.streams]
-    raise MediaError(f"has no sound stream {wanted!r}; its streams are {there}")
