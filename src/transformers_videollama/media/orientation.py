@@ -5,6 +5,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
+from .containers import rewind
 from .errors import import_or_explain
 
 
@@ -55,7 +56,7 @@ def orientation_at_start(container: Any, stream: Any) -> Matrix | None:
     """
     if stream.codec_context.name not in SEI_UNITS:
         return None
-    container.seek(stream.start_time or 0, stream=stream)
+    rewind(container, stream)
     packet = next(container.demux(stream))
     if not _says_orientation(bytes(packet), stream.codec_context):
         return None
