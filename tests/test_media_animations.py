@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from transformers_videollama.media import MediaError, load_image, load_video, media_kind
+from transformers_videollama.media import MediaAccess, MediaError, load_image, load_video, media_kind
 from transformers_videollama.media.animations import Animation
 from transformers_videollama.media.sources import local_file
 
@@ -80,3 +80,10 @@ def test_a_still_webp_is_an_image(tmp_path):
     Image.new("RGB", (8, 8), (9, 99, 199)).save(tmp_path / "still.webp", lossless=True)
     assert media_kind(tmp_path / "still.webp") == "image"
     assert load_video(tmp_path / "still.webp").frames.shape == (1, 8, 8, 3)
+
+
+def test_limits_hold_for_animations(webp):
+    with pytest.raises(MediaError, match=r"moving\.webp: is 64 x 48, 3072 pixels, more than 3071"):
+        load_video(webp, access=MediaAccess(max_frame_pixels=3071))
+    with pytest.raises(MediaError, match=r"moving\.webp: .*max_request_bytes"):
+        load_video(webp, access=MediaAccess(max_request_bytes=3 * 3 * 3072))

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from transformers_videollama.media import MediaError, load_image, load_video, media_kind
+from transformers_videollama.media import MediaAccess, MediaError, load_image, load_video, media_kind
 
 
 TILE = 64
@@ -132,3 +132,11 @@ def test_damaged_photos_are_named(tmp_path):
         with pytest.raises(MediaError, match=r"photo\.heic: "):
             load_image(path)
         assert damaged != content, fault
+
+
+def test_limits_hold_for_photos(tmp_path):
+    path = heif(tmp_path / "photo.heic", [plain(colour) for colour in COLOURS], 3, (2 * TILE, 3 * TILE))
+    with pytest.raises(MediaError, match=r"photo\.heic: is 192 x 128, 24576 pixels, more than 24575"):
+        load_image(path, access=MediaAccess(max_frame_pixels=2 * 3 * TILE * TILE - 1))
+    with pytest.raises(MediaError, match=r"photo\.heic: .*max_request_bytes"):
+        load_image(path, access=MediaAccess(max_request_bytes=3 * 2 * 3 * TILE * TILE - 1))
