@@ -52,6 +52,7 @@ MEDIA = [
     "channels",
     "sound",
     "spectrograms",
+    "frame_index",
     "frames",
     "video",
     "__init__",

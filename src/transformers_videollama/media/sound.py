@@ -16,7 +16,7 @@ import numpy as np
 
 from .access import Deadline, MediaAccess, access_for
 from .channels import as_float, channel_names, samples_of
-from .containers import SLACK, declared_seconds, ffmpeg_errors, open_container, open_unguarded
+from .containers import SLACK, chosen_stream, declared_seconds, ffmpeg_errors, open_container, open_unguarded
 from .errors import MediaError, about, import_or_explain
 from .images import ARRAYS, as_numpy
 from .options import check_options
@@ -214,7 +214,7 @@ def sound_of(
     Raises:
         MediaError: the container does not have that `stream`, or is damaged.
     """
-    chosen = _sound_stream(container, stream)
+    chosen = chosen_stream(container, "audio", stream)
     if chosen is None:
         return None
     begin, seconds = _start_seconds(chosen), _declared_length(container, chosen)
@@ -231,17 +231,6 @@ def sound_of(
     return Sound(
         file.name, rate, len(channels), seconds, track, begin=0.0 if zero is None else begin - zero, channels=channels
     )
-
-
-def _sound_stream(container: Any, wanted: int | str | None) -> Any:
-    """The stream of that number or language; the one that FFmpeg takes for the best, `None` if there is none."""
-    if wanted is None:
-        return container.streams.best("audio")
-    for stream in container.streams.audio:
-        if wanted in (stream.index, stream.language):
-            return stream
-    there = [f"{stream.index} {stream.type} {stream.language or ''}".strip() for stream in container.streams]
-    raise MediaError(f"has no sound stream {wanted!r}; its streams are {there}")
 
 
 def _start_seconds(stream: Any) -> float | None:
