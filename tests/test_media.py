@@ -162,9 +162,11 @@ def test_rate_and_span_choose_the_frames_at_those_times(options, indices):
         ({"fps": 1, "num_frames": 8, "video_fps": 25}, "fps=1 with num_frames=8.*fps stands alone"),
         ({"fps": 1, "sampling": "headtail", "video_fps": 25}, "fps stands alone"),
         ({"sampling": "random"}, "sampling='random', expected 'uniform', 'headtail' or 'time'"),
-        ({"num_frames": 0}, "num_frames=0, expected a positive number"),
+        ({"num_frames": 0}, "num_frames=0, expected a positive whole number"),
         ({"fps": -1.0}, "fps=-1.0, expected a positive number"),
         ({"video_fps": float("nan")}, "video_fps=nan, expected a positive number"),
+        ({"start": -1, "video_fps": 25}, "start=-1, expected a number of at least 0"),
+        ({"start": float("nan"), "video_fps": 25}, "start=nan, expected a number of at least 0"),
     ),
 )
 def test_contradicting_options_are_refused(options, match):
@@ -178,9 +180,7 @@ def test_contradicting_options_are_refused(options, match):
         ({"fps": 1}, "fps=1 needs the frame rate"),
         ({"start": 1}, "start and end need the frame rate"),
         ({"start": 4, "video_fps": 25}, "from 4 to 4.0 s, expected one within 0 to 4.000 s"),
-        ({"start": -1, "video_fps": 25}, "from -1 to 4.0 s, expected one within"),
         ({"start": 2, "end": 1, "video_fps": 25}, "from 2 to 1 s, expected one within"),
-        ({"start": float("nan"), "video_fps": 25}, "from nan to"),
         ({"start": 0.05, "end": 0.06, "video_fps": 25}, "no frame lies between 0.05 and 0.06 s"),
     ),
 )
@@ -852,7 +852,7 @@ def test_windows_are_cut_out_of_the_whole_resampled_track(tmp_path, rate):
 def test_codecs_give_the_same_samples_wherever_they_are_entered(tmp_path, name, codec, rate):
     path = encode_sound(tmp_path / name, codec, noise(rate * 5)[0] / 32768, rate)
     with av.open(str(path)) as container:
-        decoded = [media.sound.samples_of(frame) for frame in container.decode(audio=0)]
+        decoded = [media.tracks.samples_of(frame) for frame in container.decode(audio=0)]
     whole = load_sound(np.concatenate(decoded, axis=1), sampling_rate=rate).read(0, 9, 16_000)
     sound = load_sound(path)
     assert sound.duration == pytest.approx(5, abs=0.1)
@@ -909,13 +909,13 @@ def test_ten_hours_cost_what_ten_seconds_cost(tmp_path, monkeypatch):
         file.write(header)
         file.truncate(44 + seconds * rate * 2)  # a hole: no space on disk
     decoded = []
-    convert = media.sound.samples_of
+    convert = media.tracks.samples_of
 
     def count(frame):
         decoded.append(frame.samples)
         return convert(frame)
 
-    monkeypatch.setattr(media.sound, "samples_of", count)
+    monkeypatch.setattr(media.tracks, "samples_of", count)
     sound = load_sound(path)
     for start in (0.0, 17_999.5, 35_998.0):
         assert sound.read(start, start + 2, rate).shape == (1, 32_000)

@@ -176,7 +176,7 @@ def encode_hdr(path: Path, grey: list[float], transfer: int) -> Path:
     """Stripes of grey, given as signals from 0 to 1, in 10 bits of BT.2020."""
     luma = np.repeat(np.array([64 + round(876 * signal) for signal in grey], "<u2"), 32)
     with av.open(str(path), "w") as container:
-        options = {"x265-params": f"log-level=none:lossless=1:colorprim=9:transfer={transfer}:colormatrix=9"}
+        options = {"x265-params": f"log-level=none:bframes=0:lossless=1:colorprim=9:transfer={transfer}:colormatrix=9"}
         stream = container.add_stream("libx265", rate=10, options=options)
         stream.height, stream.width, stream.pix_fmt = 64, len(luma), "yuv420p10le"
         frame = av.VideoFrame(len(luma), 64, "yuv420p10le")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers.activations import ACT2FN
 
-from .checks import Check, check_value, flag, number, optional, whole
+from .media.checks import Check, check_value, flag, number, optional, whole
 
 
 __all__ = ["check_fields", "check_grid", "check_heads", "check_text"]

@@ -23,10 +23,10 @@ from transformers.feature_extraction_sequence_utils import SequenceFeatureExtrac
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.utils import TensorType
 
-from .checks import number, one_of, optional, whole
 from .image_processing_video_llama import check_settings
 from .media import MediaAccess, MediaError, Sound, load_sound
 from .media.channels import to_mono
+from .media.checks import number, one_of, optional, whole
 from .media.options import OPTIONS, Downmix, check_options
 from .media.parallel import in_parallel
 from .media.spectrograms import log_mel_spectrogram, window_length

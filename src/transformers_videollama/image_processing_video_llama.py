@@ -20,7 +20,7 @@ from typing import Any
 from transformers import BlipImageProcessorPil
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImageResampling
 
-from .checks import Check, check_value, flag, number, optional, several, whole
+from .media.checks import Check, check_value, flag, number, optional, several, whole
 
 
 __all__ = ["PICTURE_SETTINGS", "VideoLlamaImageProcessor", "check_settings"]

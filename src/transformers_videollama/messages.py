@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from .block_keys import SOURCE_KEYS, check_block_keys, check_source_keys
-from .checks import shown
+from .media.checks import shown
 from .media.options import check_options
 
 

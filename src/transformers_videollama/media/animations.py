@@ -58,8 +58,10 @@ class Animation:
             MediaError: if one of them cannot be decoded.
         """
         frames = {}
-        with open_picture(self.file.path) as image:
-            for index in sorted(set(indices)):
+        wanted = sorted(set(indices))
+        with open_picture(self.file) as image:
+            self.file.access.take_bytes(len(wanted), *(self.size or (image.height, image.width)))
+            for index in wanted:
                 with about(f"frame {index}"):
                     with picture_errors():
                         image.seek(index)

@@ -45,8 +45,8 @@ def standard_range(pixels: np.ndarray, transfer: int, primaries: int) -> np.ndar
 
 def _compress(light: np.ndarray) -> np.ndarray:
     """Light of up to `PEAK` -> of up to `WHITE`, by a curve in the domain of PQ (BT.2390-10, 5.4.1)."""
-    peak = _pq(np.float32(PEAK))
-    signal, top = (_pq(light) / peak).clip(0, 1), _pq(np.float32(WHITE)) / peak
+    peak, white = _pq(np.array((PEAK, WHITE), np.float32))
+    signal, top = (_pq(light) / peak).clip(0, 1), white / peak
     knee = 1.5 * top - 0.5
     t = (signal - knee) / (1 - knee)
     bent = (2 * t**3 - 3 * t**2 + 1) * knee + (t**3 - 2 * t**2 + t) * (1 - knee) + (3 * t**2 - 2 * t**3) * top

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import math
-import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -37,8 +36,10 @@ MAX_KEPT_PIXELS = 1 << 26  # larger pictures are reduced while they are converte
 MAX_BAND_PIXELS = 1 << 22
 # Those that Pillow reads by itself, and that hold all of their picture. EPS, which is a program, and what only names
 # another library's format (WMF, GRIB) or another file are not among them
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "DIB", "TGA", "DDS", "PSD")
-_FORMATS += ("ICNS", "QOI", "SGI", "PCX")
+_FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO"),
+    *("DIB", "TGA", "DDS", "PSD", "ICNS", "QOI", "SGI", "PCX"),
+)
 _ANIMATED_FORMATS = {"AVIF", "GIF", "PNG", "WEBP"}  # not MPO and TIFF, which hold several stills
 # What Pillow's plugins raise for damaged files: what they say themselves, and what reading numbers and tables out of
 # bytes that mean something else runs into
@@ -88,22 +89,26 @@ def load_image(source: Any, *, timeout: float | None = None, access: MediaAccess
 
 def image_of(file: MediaFile) -> Image.Image:
     with about(file.name):
-        if is_heif(file.path):
+        if is_heif(file):
             return heif_image(file)
-        with open_picture(file.path) as image:
-            file.access.check_pixels(image.height, image.width)
-            file.access.take_bytes(1, image.height, image.width)
+        with open_picture(file) as image:
             factor = _factor_of(image)
+            file.access.take_bytes(1, image.height // factor, image.width // factor)
             image.draft(None, (image.width // factor, image.height // factor))  # JPEG is reduced by its decoder
             return rgb_image(image)
 
 
 @contextlib.contextmanager
-def open_picture(path: str | os.PathLike) -> Iterator[Image.Image]:
-    """A picture file, of which only the header is read."""
+def open_picture(file: MediaFile) -> Iterator[Image.Image]:
+    """A picture file, of which only the header is read.
+
+    Raises:
+        MediaError: for no picture, or one of more pixels than `max_frame_pixels` of the file's access.
+    """
     with picture_errors():
-        image = Image.open(path, formats=_formats())
+        image = Image.open(file.path, formats=_formats())
     with image:
+        file.access.check_pixels(image.height, image.width)
         yield image
 
 
@@ -221,7 +226,7 @@ def rgb_pixels(array: np.ndarray | torch.Tensor) -> np.ndarray:
 
 def is_still(file: MediaFile) -> bool:
     """Whether a file is a picture that does not move; also one that is too large to be opened."""
-    if is_heif(file.path):
+    if is_heif(file):
         return True
     try:
         with Image.open(file.path, formats=_formats()) as image:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from ..checks import Check, check_values, flag, number, one_of, several, whole
+from .checks import Check, check_values, flag, number, one_of, several, whole
 
 
 __all__ = ["OPTIONS", "Decoder", "Downmix", "OnDamage", "Sampling", "check_options"]

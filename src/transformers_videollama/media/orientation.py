@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .containers import rewind
+from .errors import import_or_explain
 
 
 __all__ = ["Matrix", "filters_of", "matrix_of", "orientation_at_start"]
@@ -51,7 +52,7 @@ def orientation_at_start(container: Any, stream: Any) -> Matrix | None:
 
     Args:
         container (`av.container.InputContainer`): Is left behind its first packets.
-        stream (`av.VideoStream`): Not yet used to decode. A frame of it is decoded only if it says something.
+        stream (`av.VideoStream`): Its decoder is not used. A frame of it is decoded only if it says something.
     """
     if stream.codec_context.name not in SEI_UNITS:
         return None
@@ -59,7 +60,10 @@ def orientation_at_start(container: Any, stream: Any) -> Matrix | None:
     packet = next(container.demux(stream))
     if not _says_orientation(bytes(packet), stream.codec_context):
         return None
-    frames = [*packet.decode(), *stream.codec_context.decode(None)]
+    av = import_or_explain("av", "av")
+    decoder = av.CodecContext.create(stream.codec_context.name, "r")
+    decoder.extradata = stream.codec_context.extradata
+    frames = [*decoder.decode(packet), *decoder.decode(None)]
     return matrix_of(frames[0]) if frames else None
 
 

@@ -66,12 +66,15 @@ def number(**bounds: float) -> Check:
         found = _number_of(value)
         return found is not None and all(BOUNDS[name][0](found, limit) for name, limit in limits.items())
 
-    return Check(f"a {'' if said else 'finite '}number {' and '.join(said)}".strip(), accepts, _plain)
+    plain = {(): "a finite number", ("above 0",): "a positive number"}
+    return Check(plain.get(tuple(said)) or f"a number {' and '.join(said)}", accepts, _plain)
 
 
 def whole(least: int, most: int | None = None) -> Check:
     """A whole number within these bounds."""
-    expected = f"a whole number of {least} or more" if most is None else f"a whole number from {least} to {most}"
+    expected = f"a whole number from {least} to {most}"
+    if most is None:
+        expected = "a positive whole number" if least == 1 else f"a whole number of {least} or more"
 
     def accepts(value: Any) -> bool:
         found = _number_of(value)
