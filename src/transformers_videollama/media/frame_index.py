@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from .containers import NO_TIMES, declared_seconds, rewind
+from .containers import NO_TIMES, declared_seconds, read_to_the_end, rewind
 from .errors import MediaError
 from .sources import MediaFile
 
@@ -190,9 +190,7 @@ class _PacketIndex(FrameIndex):
         shown: list[tuple[int, int]] = []
         before_keys: list[tuple[int, int]] = []  # cannot be decoded, unless no packet is said to be a key frame
         untimed = ends = 0
-        deadline = file.access.deadline()
-        for packet in container.demux(stream):
-            deadline.check()
+        for packet in read_to_the_end(file, container, stream):
             if not packet.size or packet.is_discard or _is_hidden(packet, stream):
                 continue
             if packet.pts is None:

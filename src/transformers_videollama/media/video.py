@@ -7,7 +7,6 @@ Limits: damage that a codec conceals without saying so is not seen.
 """
 
 import contextlib
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from .images import ARRAYS, image_of, is_still, load_image, rgb_pixels
 from .options import OnDamage, check_options
 from .sampling import Sampling, sample_indices
 from .sound import Sound
-from .sources import MediaFile, is_folder, local_file
+from .sources import MediaFile, folder_of, local_file
 
 
 __all__ = ["Video", "load_video", "media_kind"]
@@ -96,9 +95,13 @@ def load_video(
     """Load the chosen frames of a video; its sound, if it has any, is decoded later, by `Sound.read`.
 
     Args:
-        source: a path, http(s) URL, `file:` or base64 `data:` URI or bytes of a video, an animated GIF or an image (a
-            video of one frame); a folder of frame files, in natural order, or a list of images; an array or tensor of
-            shape (T, H, W, C) or (T, C, H, W), uint8 or float in 0..1; a `Video`, which is returned as it is.
+        source: a path, http(s) URL, `file:` or base64 `data:` URI, address of fsspec (`s3://`, `hf://`), or bytes of a
+            video, an animated GIF or an image (a video of one frame), an object with `read`, or a cell of `datasets`
+            (`{"bytes", "path"}`); a folder of frame files, in natural order, or a list of images; an array or tensor
+            of shape (T, H, W, C) or (T, C, H, W), uint8 or float in 0..1; `decord.VideoReader` or torchcodec's
+            `VideoDecoder`, whose own frames and times are taken, without sound; a `Video`, which is returned as it is.
+            An object that can seek is read from its beginning, as far as needed, and its position is put back; it has
+            to stay open until the sound is read. Another is copied to a temporary file.
         num_frames, fps, sampling, start, end, generator: see `sample_indices`; the span holds for the sound, too.
         size (`tuple[int, int]`, *optional*): (height, width) that frames are scaled to: while decoding, as in the
             original, or bilinearly with antialiasing if they come decoded. Without it they keep their size.
@@ -176,8 +179,8 @@ def _frames_or_file(
         raise MediaError(f"got an array of shape {tuple(source.shape)}, expected (T, H, W, C) or (T, C, H, W)")
     if isinstance(source, (list, tuple, *ARRAYS)):
         return _DecodedFrames(source, f"{type(source).__name__} of {len(source)} frames", size, fps, access)
-    if is_folder(source, access):
-        return _DecodedFrames(_frame_files(Path(source)), os.fspath(source), size, fps, access)
+    if (folder := folder_of(source, access)) is not None:
+        return _DecodedFrames(_frame_files(folder), str(folder), size, fps, access)
     file = local_file(source, access)
     if is_still(file):
         return _DecodedFrames([image_of(file)], file.name, size, fps, access)
@@ -232,7 +235,7 @@ def media_kind(
         MediaError: none of these, or unreadable.
     """
     access = access_for(access, timeout)
-    if is_folder(source, access):
+    if folder_of(source, access) is not None:
         return "video"
     file = local_file(source, access)
     if is_still(file):
