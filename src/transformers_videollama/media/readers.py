@@ -7,7 +7,7 @@ None of these libraries is imported here. Known are `decord.VideoReader`, torchc
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -18,7 +18,7 @@ from .images import ARRAYS, as_numpy, rgb_pixels
 from .objects import lock_of
 
 
-__all__ = ["ReaderFrames", "ReaderTimes", "is_reader", "reader_of", "samples_of"]
+__all__ = ["ReaderFrames", "ReaderTimes", "kind_of_reader", "reader_of", "samples_of"]
 
 _BATCH = 16  # frames that are asked for at once: they come in their own size
 
@@ -106,7 +106,7 @@ class ReaderFrames:
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:
         """Readers are no work for two threads at once, and have errors of their own."""
-        with lock_of(self.source), reader_errors():
+        with lock_of(self.source), _reader_errors():
             yield
 
     def _clock(self) -> tuple[float | None, ReaderTimes]:
@@ -151,9 +151,11 @@ class _TorchcodecFrames(ReaderFrames):
         return batch.data
 
 
-def is_reader(source: Any) -> bool:
-    """Whether `source` is an object of another library that reads a video or a sound."""
-    return _kind(source) is not None or _reads_sound(source)
+def kind_of_reader(source: Any) -> Literal["video", "audio"] | None:
+    """What another library's reader, or a cell of samples, holds; `None` for anything else."""
+    if _frames_class(source) is not None:
+        return "video"
+    return "audio" if _reads_sound(source) or _holds_samples(source) else None
 
 
 def reader_of(source: Any, size: tuple[int, int] | None, access: MediaAccess) -> ReaderFrames | None:
@@ -162,10 +164,10 @@ def reader_of(source: Any, size: tuple[int, int] | None, access: MediaAccess) ->
     Raises:
         MediaError: for a reader without frames, or that fails.
     """
-    kind = _kind(source)
-    if kind is None:
+    frames_class = _frames_class(source)
+    if frames_class is None:
         return None
-    reader = kind(source, size, access)
+    reader = frames_class(source, size, access)
     if reader.total < 1:
         raise MediaError(f"{reader.name}: has no frames")
     return reader
@@ -184,7 +186,7 @@ def samples_of(source: Any, access: MediaAccess) -> tuple[Any, int] | None:
     Raises:
         MediaError: for a cell without a rate, and a reader that fails or has too many samples.
     """
-    if isinstance(source, Mapping) and source.get("array") is not None:
+    if _holds_samples(source):
         rate = source.get("sampling_rate")
         if isinstance(rate, bool) or not isinstance(rate, int) or rate < 1:
             raise MediaError(f"got a dict with 'array' and sampling_rate={rate!r}, expected the rate in Hz")
@@ -199,13 +201,13 @@ def samples_of(source: Any, access: MediaAccess) -> tuple[Any, int] | None:
             f"{type(source).__name__}: its samples are {num_bytes} bytes, more than {access.max_request_bytes} "
             "(max_request_bytes of MediaAccess); give its file"
         )
-    with lock_of(source), reader_errors():
+    with lock_of(source), _reader_errors():
         samples = source.get_all_samples()
     return samples.data, int(samples.sample_rate)
 
 
 @contextlib.contextmanager
-def reader_errors() -> Iterator[None]:
+def _reader_errors() -> Iterator[None]:
     """What readers raise, as a `MediaError`; decord's own class is there where its reader is."""
     own = getattr(sys.modules.get("decord"), "DECORDError", RuntimeError)
     try:
@@ -216,10 +218,14 @@ def reader_errors() -> Iterator[None]:
         raise MediaError(f"its reader fails: {error}") from error
 
 
-def _kind(source: Any) -> type[ReaderFrames] | None:
+def _frames_class(source: Any) -> type[ReaderFrames] | None:
     if _has(source, "get_batch", "get_frame_timestamp", "get_avg_fps", "__len__"):
         return _DecordFrames
     return _TorchcodecFrames if _has(source, "get_frames_at", "get_frame_at", "__len__") else None
+
+
+def _holds_samples(source: Any) -> bool:
+    return isinstance(source, Mapping) and source.get("array") is not None
 
 
 def _reads_sound(source: Any) -> bool:
