@@ -14,11 +14,11 @@ from PIL import Image
 
 from .access import MediaAccess
 from .errors import MediaError
-from .images import ARRAYS, as_numpy, rgb_pixels
+from .images import ARRAYS, rgb_pixels
 from .objects import lock_of
 
 
-__all__ = ["ReaderFrames", "ReaderTimes", "kind_of_reader", "reader_of", "samples_of"]
+__all__ = ["ReaderFrames", "ReaderTimes", "given_samples", "kind_of_reader", "reader_of"]
 
 _BATCH = 16  # frames that are asked for at once: they come in their own size
 
@@ -133,12 +133,12 @@ class _DecordFrames(ReaderFrames):
 
 class _TorchcodecFrames(ReaderFrames):
     def _clock(self) -> tuple[float | None, ReaderTimes]:
-        metadata = self.source.metadata
-        fps = metadata.average_fps or None
-        end = metadata.end_stream_seconds
+        metadata, end = self.source.metadata, self.source.metadata.end_stream_seconds
         if end is None:
-            end = self.source.get_frame_at(self.total - 1).pts_seconds + (1 / fps if fps else 0.0)
-        return fps, ReaderTimes(self.total, self._shown, float(end))
+            last = self.source.get_frame_at(self.total - 1)
+            end = last.pts_seconds + last.duration_seconds
+        fps = metadata.average_fps or self.total / (end - self.source.get_frame_at(0).pts_seconds)
+        return float(fps), ReaderTimes(self.total, self._shown, float(end))
 
     def _shown(self, number: int) -> float:
         with self._asking():
@@ -146,8 +146,7 @@ class _TorchcodecFrames(ReaderFrames):
 
     def _frames(self, numbers: list[int]) -> Any:
         batch = self.source.get_frames_at(numbers)
-        seconds = as_numpy(batch.pts_seconds).astype(np.float64)
-        self.times.known |= dict(zip(numbers, seconds.tolist(), strict=True))
+        self.times.known |= dict(zip(numbers, batch.pts_seconds.tolist(), strict=True))
         return batch.data
 
 
@@ -173,7 +172,7 @@ def reader_of(source: Any, size: tuple[int, int] | None, access: MediaAccess) ->
     return reader
 
 
-def samples_of(source: Any, access: MediaAccess) -> tuple[Any, int] | None:
+def given_samples(source: Any, access: MediaAccess) -> tuple[Any, int] | None:
     """The samples of another library's reader of a sound, or of a cell of samples, and their rate in Hz.
 
     Args:

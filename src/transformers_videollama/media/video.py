@@ -23,6 +23,7 @@ from .errors import MediaError, about
 from .frames import open_video
 from .images import ARRAYS, image_of, is_still, load_image, rgb_pixels
 from .options import OnDamage, check_options
+from .readers import ReaderFrames, kind_of_reader, reader_of
 from .sampling import Sampling, sample_indices
 from .sound import Sound
 from .sources import MediaFile, folder_of, local_file
@@ -171,8 +172,10 @@ def _times_of(indices: list[int], times: Sequence[float] | None, rate: float | N
 
 def _frames_or_file(
     source: Any, size: tuple[int, int] | None, fps: float | None, access: MediaAccess
-) -> "_DecodedFrames | Animation | MediaFile":
+) -> "_DecodedFrames | Animation | ReaderFrames | MediaFile":
     """What holds the frames; a file is yet to be opened."""
+    if (reader := reader_of(source, size, access)) is not None:
+        return reader
     if isinstance(source, Image.Image):
         source = [source]
     if isinstance(source, ARRAYS) and source.ndim != 4:
@@ -235,6 +238,8 @@ def media_kind(
         MediaError: none of these, or unreadable.
     """
     access = access_for(access, timeout)
+    if (kind := kind_of_reader(source)) is not None:
+        return kind
     if folder_of(source, access) is not None:
         return "video"
     file = local_file(source, access)
