@@ -97,11 +97,19 @@ class MediaAccess:
                 "smaller size, or allow more"
             )
 
-    def allows_file(self, path: str | os.PathLike) -> bool:
+    def allows_file(self, path: str) -> bool:
         if self.local_folders is None:
             return True
-        real = Path(path).resolve()
+        try:
+            real = Path(os.path.realpath(path))  # unlike `resolve`, for a circle of links, too
+        except ValueError:  # a name that no file can have
+            return False
         return any(real.is_relative_to(folder.resolve()) for folder in self.local_folders)
+
+    @property
+    def allows_other_schemes(self) -> bool:
+        """Whether fsspec may open addresses: it reads local files and private addresses by many names, and chains."""
+        return self.local_folders is None and self.private_addresses
 
     def opener(self) -> urllib.request.OpenerDirector:
         """The opener of `http(s)` addresses; it raises an `OSError` for those that are not allowed."""

@@ -40,7 +40,7 @@ class Animation:
     def __init__(self, file: MediaFile, size: tuple[int, int] | None):
         self.file, self.name, self.size = file, file.name, size
         with about(file.name):
-            delays = [delay if delay >= SHORTEST else USUAL for delay in _delays(file.path)]
+            delays = [delay if delay >= SHORTEST else USUAL for delay in _delays(file)]
             if not delays:
                 raise MediaError("is an animation without frames")
         self.times = list(itertools.accumulate(delays, initial=0.0))
@@ -73,22 +73,22 @@ class Animation:
 
 
 def is_animated_webp(file: MediaFile) -> bool:
-    return any(name == b"ANMF" for name, _ in _chunks(file.path))
+    return any(name == b"ANMF" for name, _ in _chunks(file))
 
 
-def _delays(path: str) -> list[float]:
+def _delays(file: MediaFile) -> list[float]:
     """Seconds that each frame is shown for."""
-    return [int.from_bytes(head[12:15], "little") / 1000 for name, head in _chunks(path) if name == b"ANMF"]
+    return [int.from_bytes(head[12:15], "little") / 1000 for name, head in _chunks(file) if name == b"ANMF"]
 
 
-def _chunks(path: str) -> Iterator[tuple[bytes, bytes]]:
+def _chunks(file: MediaFile) -> Iterator[tuple[bytes, bytes]]:
     """The chunks of a WebP file: names, and the first 16 bytes of what they hold."""
-    with open(path, "rb") as file:
-        head = file.read(12)
+    with file.reader() as opened:
+        head = opened.read(12)
         if head[:4] != b"RIFF" or head[8:] != b"WEBP":
             return
-        while len(start := file.read(8)) == 8:
+        while len(start := opened.read(8)) == 8:
             length = int.from_bytes(start[4:], "little")
-            place = file.tell()
-            yield start[:4], file.read(min(length, 16))
-            file.seek(place + length + length % 2)
+            place = opened.tell()
+            yield start[:4], opened.read(min(length, 16))
+            opened.seek(place + length + length % 2)

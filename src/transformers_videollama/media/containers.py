@@ -1,12 +1,13 @@
 """Opens containers, for pictures and sound alike. Needs PyAV 17, which shows a container's index."""
 
 import contextlib
-import functools
 import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
 from .errors import MediaError, import_or_explain
+from .formats import FORMATS
+from .progress import progress_bar
 from .sources import MediaFile
 
 
@@ -19,13 +20,12 @@ __all__ = [
     "is_cover_art",
     "open_container",
     "open_unguarded",
+    "read_to_the_end",
     "rewind",
 ]
 
 NO_TIMES = 0x80  # FFmpeg's flag of formats whose files have no times: raw streams
 SLACK = 0.25  # seconds by which a container may be wrong about a time
-_LEADING_ELSEWHERE = {"avisynth", "concat", "dash", "hls", "image2", "imf", "lavfi", "vapoursynth", "vobsub"}
-_LEADING_ELSEWHERE |= {"rtp", "rtsp", "sap", "sdp", "webm_dash_manifest"}
 # Languages of which ISO 639-2 has two codes: Matroska has the first, MP4 the second
 _TWO_CODES = (
     ("alb", "sqi"), ("arm", "hye"), ("baq", "eus"), ("bur", "mya"), ("chi", "zho"), ("cze", "ces"), ("dut", "nld"),
@@ -58,22 +58,14 @@ def ffmpeg_errors() -> Iterator[None]:
 def open_unguarded(file: MediaFile) -> Any:
     av = import_or_explain("av", "av")
     try:
-        options = {"format_whitelist": _self_contained_formats()}
-        container = av.open(file.path, metadata_errors="ignore", options=options)
+        options = {"format_whitelist": ",".join(FORMATS), "max_pixels": str(file.access.max_frame_pixels)}
+        container = av.open(file.open(), "r", metadata_errors="ignore", options=options)
     except av.ArgumentError as error:  # of the format alone: nothing else is given
-        raise MediaError("is a playlist or the like, which names other files; give the file that it names") from error
+        raise MediaError(
+            "is a playlist or the like, which names other files, or of a format that is not opened; give a file that "
+            "holds the video or the sound itself, for example MP4"
+        ) from error
     return container
-
-
-@functools.cache
-def _self_contained_formats() -> str:
-    """FFmpeg's formats, without those whose files lead to other files or addresses, which nobody has checked."""
-    av = import_or_explain("av", "av")
-    formats = set()
-    for name in av.formats_available:
-        with contextlib.suppress(ValueError):  # one that FFmpeg only writes
-            formats.add(av.ContainerFormat(name, "r").name)
-    return ",".join(sorted(name for name in formats if _LEADING_ELSEWHERE.isdisjoint(name.split(","))))
 
 
 def _check_index(container: Any) -> None:
@@ -83,6 +75,23 @@ def _check_index(container: Any) -> None:
         last = stream.index_entries[-1] if len(stream.index_entries) else None
         if last is not None and last.pos + last.size > size:
             raise MediaError(f"is cut: it should have {last.pos + last.size} bytes and has {size}; fetch it again")
+
+
+def read_to_the_end(file: MediaFile, container: Any, stream: Any) -> Iterator[Any]:
+    """
+    All packets of a stream, which takes long in a long file: with a bar on a terminal.
+
+    Raises:
+        MediaError: after the seconds that `file.access` gives it.
+    """
+    deadline, position = file.access.deadline(), 0
+    with progress_bar(f"reading {file.name}", file.size) as bar:
+        for packet in container.demux(stream):
+            deadline.check()
+            if packet.pos is not None and packet.pos > position:
+                bar.update(packet.pos - position)
+                position = packet.pos
+            yield packet
 
 
 def is_cover_art(stream: Any) -> bool:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from .access import Deadline
-from .containers import NO_TIMES, declared_seconds, rewind
+from .containers import NO_TIMES, declared_seconds, read_to_the_end, rewind
 from .errors import MediaError
+from .sources import MediaFile
 
 
 __all__ = ["FrameIndex", "FrameTimes", "Way", "frame_index_of", "packets_from"]
@@ -70,12 +70,12 @@ class FrameIndex:
         raise NotImplementedError
 
 
-def frame_index_of(container: Any, stream: Any, must_be_whole: bool, deadline: Deadline) -> FrameIndex:
+def frame_index_of(container: Any, stream: Any, file: MediaFile, *, must_be_whole: bool) -> FrameIndex:
     """
     Raises:
         MediaError: if there are no frames, or if the file must be whole and is cut.
     """
-    return _HeaderIndex.of(container, stream) or _PacketIndex(container, stream, must_be_whole, deadline)
+    return _HeaderIndex.of(container, stream) or _PacketIndex(container, stream, file, must_be_whole)
 
 
 class FrameTimes(Sequence[float]):
@@ -185,13 +185,12 @@ class _Group:
 class _PacketIndex(FrameIndex):
     """The packets of a file, all of which are read: the times of frames, and which are key frames."""
 
-    def __init__(self, container: Any, stream: Any, must_be_whole: bool, deadline: Deadline):
+    def __init__(self, container: Any, stream: Any, file: MediaFile, must_be_whole: bool):
         keys: list[int] = []
         shown: list[tuple[int, int]] = []
         before_keys: list[tuple[int, int]] = []  # cannot be decoded, unless no packet is said to be a key frame
         untimed = ends = 0
-        for packet in container.demux(stream):
-            deadline.check()
+        for packet in read_to_the_end(file, container, stream):
             if not packet.size or packet.is_discard or _is_hidden(packet, stream):
                 continue
             if packet.pts is None:

@@ -75,10 +75,8 @@ class VideoFile:
         self.skips_damage = on_damage == "skip"
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = min(MAX_THREADS, torch.get_num_threads())
-        stream.codec_context.options = {"max_pixels": str(self.access.max_frame_pixels)}  # the header may be wrong
-        self.index = frame_index_of(
-            container, stream, must_be_whole=not self.skips_damage, deadline=self.access.deadline()
-        )
+        stream.codec_context.options = {"max_pixels": str(file.access.max_frame_pixels)}  # the header may be wrong
+        self.index = frame_index_of(container, stream, file, must_be_whole=not self.skips_damage)
         self.total = self.index.total
         self.times = FrameTimes(self.index, stream.time_base) if self.index.has_times else None
         self.fps = self._average_rate()
@@ -109,9 +107,9 @@ class VideoFile:
         convert = FrameConverter(self.size, self.orientation)
         frames: dict[int, np.ndarray] = {}
         wanted, lost, further_back = sorted(set(indices)), list[int](), 0
-        deadline = self.access.deadline()
         self.access.check_pixels(self.stream.height, self.stream.width)
         self.access.take_bytes(len(wanted), *(self.size or (self.stream.height, self.stream.width)))
+        deadline = self.access.deadline()
         while wanted:
             way = self.index.way_to(wanted, further_back)
             trust = self._follow(way, convert, frames, deadline)
@@ -136,8 +134,7 @@ class VideoFile:
     ) -> "_Trust":
         """Decodes what `way` leads to, as far as it can be trusted."""
         missing, last, trust = dict(way.targets), max(way.targets), _Trust(way.key)
-        for mark, frame in self._decode(way, trust):
-            deadline.check()
+        for mark, frame in self._decode(way, trust, deadline):
             trusted = trust.holds_for(frame, mark)
             if trusted:
                 convert.notice(frame)
@@ -147,11 +144,12 @@ class VideoFile:
                 break
         return trust
 
-    def _decode(self, way: Way, trust: "_Trust") -> Iterator[tuple[int, Any]]:
+    def _decode(self, way: Way, trust: "_Trust", deadline: Deadline) -> Iterator[tuple[int, Any]]:
         """The marks of the frames on a way, and the frames."""
         av = import_or_explain("av", "av")
         count = itertools.count()
         for sent, packet in enumerate(packets_from(self.container, self.stream, way.key)):
+            deadline.check()
             mark = sent if way.counts else packet.pts
             try:
                 decoded = packet.decode()

@@ -21,7 +21,7 @@ STILL_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"mif1"}
 
 
 def is_heif(file: MediaFile) -> bool:
-    with open(file.path, "rb") as opened:
+    with file.reader() as opened:
         head = opened.read(64)
     brands = head[16 : int.from_bytes(head[:4], "big")]
     return head[4:8] == b"ftyp" and head[8:12] in STILL_BRANDS and b"avif" not in brands
@@ -39,7 +39,7 @@ def heif_image(file: MediaFile) -> Image.Image:
             if stream.disposition & type(stream.disposition).default:
                 file.access.take_bytes(1, stream.height, stream.width)
                 return Image.fromarray(_decode(container, [stream], file.access)[stream.id])
-        with open(file.path, "rb") as opened:
+        with file.reader() as opened:
             grid = grid_of(opened)
         if grid is None:
             raise MediaError("is a photo made of several pictures, but not of tiles; save it as JPEG")

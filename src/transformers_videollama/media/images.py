@@ -63,8 +63,10 @@ def load_image(source: Any, *, timeout: float | None = None, access: MediaAccess
     """Load one image as 8-bit RGB.
 
     Args:
-        source: a path, http(s) URL, `file:` or base64 `data:` URI, bytes, a PIL image, or an array or tensor of shape
-            (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels, uint8 or float in 0..1.
+        source: a path, http(s) URL, `file:` or base64 `data:` URI, address of fsspec (`s3://`, `hf://`), bytes, an
+            object with `read`, which is read from its beginning and whose position is put back, a cell of `datasets`
+            (`{"bytes", "path"}`), a PIL image, or an array or tensor of shape (H, W), (H, W, C) or (C, H, W) with 1, 3
+            or 4 channels, uint8 or float in 0..1.
         timeout (`float`, *optional*): seconds for a download; `download_timeout` of `access`, 60, by default.
         access (`MediaAccess`, *optional*): what may be opened, and how much work it may be; what
             `restrict_media_access` has set for the process by default.
@@ -106,7 +108,7 @@ def open_picture(file: MediaFile) -> Iterator[Image.Image]:
         MediaError: for no picture, or one of more pixels than `max_frame_pixels` of the file's access.
     """
     with picture_errors():
-        image = Image.open(file.path, formats=_formats())
+        image = Image.open(file.open(), formats=_formats())
     with image:
         file.access.check_pixels(image.height, image.width)
         yield image
@@ -124,6 +126,8 @@ def picture_errors() -> Iterator[None]:
     """Around calls of Pillow alone: its errors become a `MediaError`."""
     try:
         yield
+    except MediaError:  # of the file, which could not be read
+        raise
     except PICTURE_ERRORS as error:
         raise MediaError(f"cannot be read as an image: {str(error) or type(error).__name__}") from error
 
@@ -229,7 +233,7 @@ def is_still(file: MediaFile) -> bool:
     if is_heif(file):
         return True
     try:
-        with Image.open(file.path, formats=_formats()) as image:
+        with Image.open(file.open(), formats=_formats()) as image:
             return not (image.format in _ANIMATED_FORMATS and getattr(image, "is_animated", False))
     except PICTURE_ERRORS as error:
         return isinstance(error, Image.DecompressionBombError)

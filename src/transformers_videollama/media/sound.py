@@ -16,6 +16,7 @@ from .containers import chosen_stream, open_container
 from .errors import MediaError, about
 from .images import ARRAYS, as_numpy
 from .options import check_options
+from .readers import given_samples
 from .resampling import filter_width, resample
 from .sampling import span_within
 from .sound_lengths import length_of
@@ -143,8 +144,10 @@ def load_sound(
     """Open a sound, or the sound of a video; `Sound.read` decodes it.
 
     Args:
-        source: a path, http(s) URL, `file:` or base64 `data:` URI or bytes; an array or tensor of shape (samples,) or
-            (channels, samples), float in -1..1 or int16; a `Sound`.
+        source: a path, http(s) URL, `file:` or base64 `data:` URI, address of fsspec, bytes, or an object with
+            `read`; an array or tensor of shape (samples,) or (channels, samples), float in -1..1 or int16; a cell of
+            `datasets`, `{"bytes", "path"}` or `{"array", "sampling_rate"}`; torchcodec's `AudioDecoder`, all of whose
+            samples are taken; a `Sound`.
         sampling_rate (`int`, *optional*): of samples that come decoded, 16000 by default; a file has its own.
         start, end (`float` seconds, *optional*): the span to open, counted from the sound's first sample; an `end`
             after the sound's end is the sound's end.
@@ -167,6 +170,8 @@ def load_sound(
         sound = source
     elif isinstance(source, ARRAYS):
         sound = _sound_of_samples(as_numpy(source), sampling_rate or 16_000)
+    elif (given := given_samples(source, access_for(access, timeout))) is not None:
+        sound = _sound_of_samples(as_numpy(given[0]), given[1])
     else:
         sound = _sound_of_source(source, audio_stream, access_for(access, timeout))
     with about(sound.name):

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from .containers import SLACK, declared_seconds, open_container
+from .containers import SLACK, declared_seconds, open_container, read_to_the_end
 from .sources import MediaFile
 
 
@@ -99,10 +99,8 @@ def _begin(stream: Any, first: float) -> tuple[float, float]:
 def _times_of_packets(file: MediaFile, stream: Any, until_first: bool = False) -> tuple[float, float] | None:
     """When the first packet begins and the last one ends, in seconds; `None` if there is none."""
     first, end = None, 0
-    deadline = file.access.deadline()
     with open_container(file) as container:
-        for packet in container.demux(container.streams[stream.index]):
-            deadline.check()
+        for packet in read_to_the_end(file, container, container.streams[stream.index]):
             if packet.pts is None:
                 continue
             first = packet.pts if first is None else first

@@ -7,7 +7,6 @@ Limits: damage that a codec conceals without saying so is not seen.
 """
 
 import contextlib
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,9 +23,10 @@ from .errors import MediaError, about
 from .frames import open_video
 from .images import ARRAYS, image_of, is_still, load_image, rgb_pixels
 from .options import OnDamage, check_options
+from .readers import ReaderFrames, kind_of_reader, reader_of
 from .sampling import Sampling, sample_indices
 from .sound import Sound
-from .sources import MediaFile, is_folder, local_file
+from .sources import MediaFile, folder_of, local_file
 
 
 __all__ = ["Video", "load_video", "media_kind"]
@@ -96,9 +96,13 @@ def load_video(
     """Load the chosen frames of a video; its sound, if it has any, is decoded later, by `Sound.read`.
 
     Args:
-        source: a path, http(s) URL, `file:` or base64 `data:` URI or bytes of a video, an animated GIF or an image (a
-            video of one frame); a folder of frame files, in natural order, or a list of images; an array or tensor of
-            shape (T, H, W, C) or (T, C, H, W), uint8 or float in 0..1; a `Video`, which is returned as it is.
+        source: a path, http(s) URL, `file:` or base64 `data:` URI, address of fsspec (`s3://`, `hf://`), or bytes of a
+            video, an animated GIF or an image (a video of one frame), an object with `read`, or a cell of `datasets`
+            (`{"bytes", "path"}`); a folder of frame files, in natural order, or a list of images; an array or tensor
+            of shape (T, H, W, C) or (T, C, H, W), uint8 or float in 0..1; `decord.VideoReader` or torchcodec's
+            `VideoDecoder`, whose own frames and times are taken, without sound; a `Video`, which is returned as it is.
+            An object that can seek is read from its beginning, as far as needed, and its position is put back; it has
+            to stay open until the sound is read. Another is copied to a temporary file.
         num_frames, fps, sampling, start, end, generator: see `sample_indices`; the span holds for the sound, too.
         size (`tuple[int, int]`, *optional*): (height, width) that frames are scaled to: while decoding, as in the
             original, or bilinearly with antialiasing if they come decoded. Without it they keep their size.
@@ -124,8 +128,7 @@ def load_video(
     num_frames, fps, sampling, start, end, video_fps = check_options({**given, "video_fps": video_fps}).values()
     if size is not None and not (len(size) == 2 and min(size) >= 1):
         raise ValueError(f"got size={size}, expected (height, width)")
-    tracks = {"video_stream": video_stream, "audio_stream": audio_stream, "on_damage": on_damage}
-    tracks = check_options(tracks)
+    tracks = check_options({"video_stream": video_stream, "audio_stream": audio_stream, "on_damage": on_damage})
     found = _frames_or_file(source, size, video_fps, access_for(access, timeout).for_request())
     reading = open_video(found, size, **tracks) if isinstance(found, MediaFile) else contextlib.nullcontext(found)
     with about(found.name), reading as reader:
@@ -169,16 +172,18 @@ def _times_of(indices: list[int], times: Sequence[float] | None, rate: float | N
 
 def _frames_or_file(
     source: Any, size: tuple[int, int] | None, fps: float | None, access: MediaAccess
-) -> "_DecodedFrames | Animation | MediaFile":
+) -> "_DecodedFrames | Animation | ReaderFrames | MediaFile":
     """What holds the frames; a file is yet to be opened."""
+    if (reader := reader_of(source, size, access)) is not None:
+        return reader
     if isinstance(source, Image.Image):
         source = [source]
     if isinstance(source, ARRAYS) and source.ndim != 4:
         raise MediaError(f"got an array of shape {tuple(source.shape)}, expected (T, H, W, C) or (T, C, H, W)")
     if isinstance(source, (list, tuple, *ARRAYS)):
         return _DecodedFrames(source, f"{type(source).__name__} of {len(source)} frames", size, fps, access)
-    if is_folder(source, access):
-        return _DecodedFrames(_frame_files(Path(source)), os.fspath(source), size, fps, access)
+    if (folder := folder_of(source, access)) is not None:
+        return _DecodedFrames(_frame_files(folder), str(folder), size, fps, access)
     file = local_file(source, access)
     if is_still(file):
         return _DecodedFrames([image_of(file)], file.name, size, fps, access)
@@ -233,7 +238,9 @@ def media_kind(
         MediaError: none of these, or unreadable.
     """
     access = access_for(access, timeout)
-    if is_folder(source, access):
+    if (kind := kind_of_reader(source)) is not None:
+        return kind
+    if folder_of(source, access) is not None:
         return "video"
     file = local_file(source, access)
     if is_still(file):
