@@ -227,7 +227,7 @@ def sound_of(
     if chosen is None:
         return None
     context = chosen.codec_context  # None for an unknown codec, which is an error where the sound is read
-    rate, channels = (context.sample_rate, channel_names(context.layout)) if context else (0, ())
+    rate, channels = (context.sample_rate, channel_names(context)) if context else (0, ())
     seconds, promised = length_of(container, file, chosen)
     if not seconds:
         return None
