@@ -43,6 +43,8 @@ MEDIA = [
     "animations",
     "resampling",
     "channels",
+    "sound_lengths",
+    "tracks",
     "sound",
     "spectrograms",
     "frames",

@@ -853,7 +853,7 @@ def test_windows_are_cut_out_of_the_whole_resampled_track(tmp_path, rate):
 def test_codecs_give_the_same_samples_wherever_they_are_entered(tmp_path, name, codec, rate):
     path = encode_sound(tmp_path / name, codec, noise(rate * 5)[0] / 32768, rate)
     with av.open(str(path)) as container:
-        decoded = [media.sound.samples_of(frame) for frame in container.decode(audio=0)]
+        decoded = [media.tracks.samples_of(frame) for frame in container.decode(audio=0)]
     whole = load_sound(np.concatenate(decoded, axis=1), sampling_rate=rate).read(0, 9, 16_000)
     sound = load_sound(path)
     assert sound.duration == pytest.approx(5, abs=0.1)
@@ -910,13 +910,13 @@ def test_ten_hours_cost_what_ten_seconds_cost(tmp_path, monkeypatch):
         file.write(header)
         file.truncate(44 + seconds * rate * 2)  # a hole: no space on disk
     decoded = []
-    convert = media.sound.samples_of
+    convert = media.tracks.samples_of
 
     def count(frame):
         decoded.append(frame.samples)
         return convert(frame)
 
-    monkeypatch.setattr(media.sound, "samples_of", count)
+    monkeypatch.setattr(media.tracks, "samples_of", count)
     sound = load_sound(path)
     for start in (0.0, 17_999.5, 35_998.0):
         assert sound.read(start, start + 2, rate).shape == (1, 32_000)

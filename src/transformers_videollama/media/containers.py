@@ -79,8 +79,9 @@ def declared_seconds(container: Any, stream: Any) -> float | None:
     """How long a stream is by the container; for MP3 and raw AAC that is only FFmpeg's guess from the bit rate."""
     if container.format.name in ("mp3", "aac"):
         return None
+    # Matroska's, before what FFmpeg makes up for it if it finds no packet near the beginning
+    if tag := re.fullmatch(r"(\d+):(\d+):(\d+\.\d+)", stream.metadata.get("DURATION", "")):
+        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
     if stream.duration:
         return float(stream.duration * stream.time_base)
-    if tag := re.fullmatch(r"(\d+):(\d+):(\d+\.\d+)", stream.metadata.get("DURATION", "")):  # Matroska
-        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
     return container.duration / 1e6 if container.duration and len(container.streams) == 1 else None

@@ -4,28 +4,25 @@ Windows equal those of the whole track, to the sample. The exception is AAC with
 on where decoding began. MP3 and raw AAC have no index: their packets are walked once, not decoded.
 """
 
-import functools
-import itertools
 import math
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from .channels import as_float, channel_names, samples_of
-from .containers import SLACK, declared_seconds, ffmpeg_errors, open_container, open_unguarded
-from .errors import MediaError, about, import_or_explain
+from .channels import channel_names
+from .containers import open_container
+from .errors import MediaError, about
 from .images import ARRAYS, as_numpy
 from .resampling import filter_width, resample
 from .sampling import span_within
+from .sound_lengths import length_of
 from .sources import MediaFile, local_file
+from .tracks import ArrayTrack, FileTrack
 
 
 __all__ = ["Sound", "load_sound", "sound_of"]
 
-_PREROLL = 1.0  # seconds decoded and dropped before a window of sound: lossy codecs need what came before
 _SHORTEST = 0.025  # seconds, the window of a spectrogram: in a span with less sound there is nothing to be heard
 
 
@@ -38,8 +35,6 @@ class Sound:
         sampling_rate (`int`): of the track, in Hz.
         num_channels (`int`): of the track.
         duration (`float`): of the span, in seconds.
-        begin (`float`): when the span's first sample plays, in seconds of the video whose sound it is; 0 for a sound
-            alone.
         channels (`tuple[str]` of length num_channels): FFmpeg's names of the channels, as "FL"; empty if unknown.
     """
 
@@ -49,8 +44,8 @@ class Sound:
     duration: float
     track: Any = field(repr=False)  # has read(first, stop) -> float32 (channels, samples) at the track's own rate
     offset: float = field(default=0.0, repr=False)  # of the span in the track, in seconds; silence is around the track
-    begin: float = 0.0
     channels: tuple[str, ...] = field(default=(), repr=False)
+    zero: float | None = field(default=None, repr=False)  # the container's time 0 of the video; None: the first sample
 
     def read(self, start: float, end: float, sampling_rate: int) -> np.ndarray:
         """Read the window `[start, end)`, in seconds of the span; the cost does not grow with the track.
@@ -112,16 +107,25 @@ class Sound:
         Returns:
             `Sound` of that span, with silence where the track does not play; `None` if less than 25 ms of it play.
         """
-        own_end = self.begin + self.duration
         if start is None and end is None:
-            start, end = self.begin, own_end
-        start, end = start or 0.0, own_end if end is None else end
-        heard = min(end, own_end) - max(start, self.begin)
-        return None if heard < _SHORTEST - 1e-9 else self._part(start - self.begin, end - self.begin)
+            return self if self.duration > _SHORTEST - 1e-9 else None
+        try:
+            begin = self._begin
+        except MediaError:
+            return self  # what is wrong is said where the sound is read: the pictures may be right
+        start, end_of_sound = start or 0.0, begin + self.duration
+        end = end_of_sound if end is None else end
+        heard = min(end, end_of_sound) - max(start, begin)
+        return self._part(start - begin, end - begin) if heard > _SHORTEST - 1e-9 else None
+
+    @property
+    def _begin(self) -> float:
+        """When the first sample plays, on the video's clock."""
+        return 0.0 if self.zero is None or not self.sampling_rate else self.track.begin + self.offset - self.zero
 
     def _part(self, start: float, end: float) -> "Sound":
         """The span `[start, end)` in seconds from the first sample; it may reach beyond the track."""
-        return replace(self, offset=self.offset + start, duration=end - start, begin=self.begin + start)
+        return replace(self, offset=self.offset + start, duration=end - start)
 
 
 def load_sound(
@@ -186,7 +190,7 @@ def _sound_of_samples(samples: np.ndarray, sampling_rate: int) -> Sound:
         if samples.dtype != np.int16 and not (samples.dtype.kind == "f" and np.abs(samples).max() < 100):
             raise MediaError("expected float from -1 to 1 without NaN, or int16")
     seconds = samples.shape[1] / sampling_rate
-    return Sound(name, sampling_rate, len(samples), seconds, _ArrayTrack(samples, seconds))
+    return Sound(name, sampling_rate, len(samples), seconds, ArrayTrack(samples, seconds))
 
 
 def sound_of(
@@ -209,20 +213,13 @@ def sound_of(
     chosen = _sound_stream(container, stream)
     if chosen is None:
         return None
-    begin, seconds = _start_seconds(chosen), _declared_length(container, chosen)
-    declared = seconds is not None
-    if begin is None or seconds is None:
-        packets = _extent(file, chosen, whole=not declared)
-        if packets is None:
-            return None
-        begin = packets[0] if begin is None else begin
-        seconds = packets[1] if seconds is None else seconds
     context = chosen.codec_context  # None for an unknown codec, which is an error where the sound is read
     rate, channels = (context.sample_rate, channel_names(context.layout)) if context else (0, ())
-    track = _FileTrack(file, chosen.index, rate, len(channels), seconds, declared)
-    return Sound(
-        file.name, rate, len(channels), seconds, track, begin=0.0 if zero is None else begin - zero, channels=channels
-    )
+    seconds, promised = length_of(container, file, chosen)
+    if not seconds:
+        return None
+    track = FileTrack(file, chosen.index, rate, len(channels), seconds, promised)
+    return Sound(file.name, rate, len(channels), seconds, track, channels=channels, zero=zero)
 
 
 def _sound_stream(container: Any, wanted: int | str | None) -> Any:
@@ -234,137 +231,3 @@ def _sound_stream(container: Any, wanted: int | str | None) -> Any:
             return stream
     there = [f"{stream.index} {stream.type} {stream.language or ''}".strip() for stream in container.streams]
     raise MediaError(f"has no sound stream {wanted!r}; its streams are {there}")
-
-
-def _start_seconds(stream: Any) -> float | None:
-    """When the first sample plays by the container; FFmpeg counts without the encoder's delay, which is not heard."""
-    return None if stream.start_time is None else float(stream.start_time * stream.time_base)
-
-
-def _declared_length(container: Any, stream: Any) -> float | None:
-    """Seconds from the first sample to the end, if the container says so."""
-    declared, begin = declared_seconds(container, stream), _start_seconds(stream)
-    if declared and begin and "matroska" in container.format.name:
-        # Counted from 0 by FFmpeg, from the first packet by mkvmerge, and the encoder's delay is not heard
-        declared = declared - begin if "Lavf" in container.metadata.get("ENCODER", "") else None
-    return declared if declared is not None and declared > 0 else None
-
-
-def _extent(file: MediaFile, stream: Any, whole: bool) -> tuple[float, float] | None:
-    """When the first packet plays, and the seconds to the end of the last if `whole`; `None` if there is no packet.
-
-    FFmpeg's guess is taken for the length if it is near: that may know of the encoder's delay and padding.
-    """
-    first, last = None, 0
-    with open_container(file) as container:
-        for packet in container.demux(container.streams[stream.index]):
-            if packet.pts is None:
-                continue
-            first = packet.pts if first is None else first
-            last = packet.pts + (packet.duration or 0)
-            if not whole:
-                break
-    if first is None:
-        return None
-    measured, guessed = (float(ticks * stream.time_base) for ticks in (last - first, stream.duration or 0))
-    return float(first * stream.time_base), guessed if abs(guessed - measured) < SLACK else measured
-
-
-class _ArrayTrack:
-    def __init__(self, samples: np.ndarray, seconds: float):
-        self.samples, self.seconds = samples, seconds
-
-    def read(self, first: int, stop: int) -> np.ndarray:
-        return as_float(self.samples[:, first:stop])
-
-
-class _FileTrack:
-    """A sound stream of a file."""
-
-    def __init__(self, file: MediaFile, index: int, rate: int, channels: int, seconds: float, declared: bool):
-        self.file, self.index, self.rate, self.channels = file, index, rate, channels
-        self.seconds, self.declared = seconds, declared  # whether the container promises that many
-        self._lock = threading.Lock()
-        self._kept: Any = None  # the open container: opening again would parse its index again, long in a long file
-
-    def __reduce__(self):
-        return type(self), (self.file, self.index, self.rate, self.channels, self.seconds, self.declared)
-
-    def read(self, first: int, stop: int) -> np.ndarray:
-        """Samples `[first, stop)` of the track as float32 (channels, samples), fewer if the track ends before."""
-        with self._lock, ffmpeg_errors():
-            pieces = self._decode(first, stop, seek=True) if first > _PREROLL * self.rate else None
-            pieces = self._decode(first, stop, seek=False) if pieces is None else pieces
-        samples = np.concatenate([np.zeros((self.channels, 0), np.float32), *(pieces or [])], axis=1)
-        end, promised = (first + samples.shape[1]) / self.rate, self.seconds - SLACK if self.declared else 0.0
-        if end < min(stop / self.rate, promised):
-            raise MediaError(f"is cut or damaged: its sound breaks off near {end:.2f} s; fetch it again")
-        return samples
-
-    def _decode(self, first: int, stop: int, seek: bool) -> list[np.ndarray] | None:
-        """The parts of the window in order; `None` if a seek does not land before it."""
-        pieces = []
-        container, self._kept = self._kept if seek and self._kept else open_unguarded(self.file), None
-        stream = container.streams[self.index]
-        if seek:
-            container.seek(int((self._second[0] + first / self.rate - _PREROLL) / stream.time_base), stream=stream)
-        frames = _frames(container, stream, seek)
-        position = None if seek and next(frames, None) else 0  # some decoders trim the first frame after a seek
-        for frame in frames:
-            begin = self._begin(frame)
-            if position is None:
-                if begin is None or begin > first:
-                    return None
-                position = begin
-            self._check(frame, begin, position)
-            pieces.append(samples_of(frame)[:, max(0, first - position) : max(0, stop - position)])
-            position += frame.samples
-            if position >= stop:
-                break
-        self._kept = container  # not after an error
-        return pieces
-
-    @functools.cached_property
-    def _second(self) -> tuple[float, int]:
-        """Time and number of the first sample of the second frame: the first may be trimmed, or before a gap."""
-        with open_container(self.file) as container:
-            frames = list(itertools.islice(container.decode(container.streams[self.index]), 2))
-        if not frames:
-            raise MediaError("its sound holds no samples")
-        return (frames[-1].time or 0.0) + (len(frames) == 1) * frames[0].samples / self.rate, frames[0].samples
-
-    def _begin(self, frame: Any) -> int | None:
-        """Number of the first sample of a frame, if the frame has a time.
-
-        If the clock is coarser than samples, it is the nearest whole number of frames after the second.
-        """
-        if frame.time is None:
-            return None
-        time, number = self._second
-        begin = number + round((frame.time - time) * self.rate)
-        whole = number + round((begin - number) / frame.samples) * frame.samples
-        return whole if abs(whole - begin) < frame.time_base * self.rate else begin
-
-    def _check(self, frame: Any, begin: int | None, position: int) -> None:
-        got, expected = (frame.sample_rate, frame.layout.nb_channels), (self.rate, self.channels)
-        if got != expected:
-            raise MediaError(f"(rate, channels) of its sound change from {expected} to {got}; convert it")
-        if begin is not None and position and abs(begin - position) > SLACK * self.rate:
-            raise MediaError(
-                f"is damaged: its sound jumps from {position / self.rate:.2f} to {begin / self.rate:.2f} s"
-            )
-
-
-def _frames(container: Any, stream: Any, after_seek: bool) -> Iterator[Any]:
-    """Decoded frames. A seek may land within a frame: what cannot be decoded before the first whole one is dropped."""
-    av = import_or_explain("av", "av")
-    begun = not after_seek
-    for packet in container.demux(stream):
-        try:
-            frames = packet.decode()
-        except av.InvalidDataError:
-            if begun:
-                raise
-            continue
-        begun = begun or bool(frames)
-        yield from frames
