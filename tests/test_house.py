@@ -47,6 +47,7 @@ MEDIA = [
     "tracks",
     "sound",
     "spectrograms",
+    "frame_index",
     "frames",
     "video",
     "__init__",

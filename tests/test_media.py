@@ -161,7 +161,7 @@ def test_rate_and_span_choose_the_frames_at_those_times(options, indices):
     (
         ({"fps": 1, "num_frames": 8, "video_fps": 25}, "fps=1 with num_frames=8.*fps stands alone"),
         ({"fps": 1, "sampling": "headtail", "video_fps": 25}, "fps stands alone"),
-        ({"sampling": "random"}, "sampling='random', expected 'uniform' or 'headtail'"),
+        ({"sampling": "random"}, "sampling='random', expected 'uniform', 'headtail' or 'time'"),
         ({"num_frames": 0}, "num_frames=0, expected a positive number"),
         ({"fps": -1.0}, "fps=-1.0, expected a positive number"),
         ({"video_fps": float("nan")}, "video_fps=nan, expected a positive number"),

@@ -2,7 +2,7 @@
 
 from .access import MediaAccess, restrict_media_access
 from .errors import MediaError
-from .frames import MAX_FRAME_BYTES
+from .frames import MAX_FRAME_BYTES, OnDamage
 from .images import load_image
 from .sampling import DEFAULT_NUM_FRAMES, Sampling, sample_indices
 from .sound import Sound, load_sound
@@ -14,6 +14,7 @@ __all__ = [
     "MAX_FRAME_BYTES",
     "MediaAccess",
     "MediaError",
+    "OnDamage",
     "Sampling",
     "Sound",
     "Video",

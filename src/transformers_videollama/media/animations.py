@@ -27,7 +27,7 @@ class Animation:
 
     Attributes:
         total (`int`): How many frames there are.
-        times (`list[float]`): When each is shown, in seconds from the first.
+        times (`list[float]`): When each is shown, in seconds from the first, and when the last one ends.
         fps (`float`): Frames per second, on average.
         sound (`None`)
 
@@ -43,16 +43,16 @@ class Animation:
             delays = [delay if delay >= SHORTEST else USUAL for delay in _delays(file.path)]
             if not delays:
                 raise MediaError("is an animation without frames")
-        *self.times, end = itertools.accumulate(delays, initial=0.0)
-        self.total, self.fps = len(delays), len(delays) / end
+        self.times = list(itertools.accumulate(delays, initial=0.0))
+        self.total, self.fps = len(delays), len(delays) / self.times[-1]
 
-    def read(self, indices: Sequence[int]) -> np.ndarray:
+    def read(self, indices: Sequence[int]) -> dict[int, np.ndarray]:
         """
         Args:
             indices (`Sequence[int]`): of frames, in the order in which they are shown.
 
         Returns:
-            `np.ndarray` of shape `(len(indices), height, width, 3)`, uint8: over white where they are transparent.
+            `dict`: index -> pixels (height, width, 3), uint8: over white where they are transparent.
 
         Raises:
             MediaError: if one of them cannot be decoded.
@@ -67,7 +67,7 @@ class Animation:
                 if self.size is not None:
                     frame = frame.resize(self.size[::-1], Image.Resampling.BILINEAR)
                 frames[index] = np.asarray(frame)
-        return np.stack([frames[index] for index in indices])
+        return frames
 
 
 def is_animated_webp(file: MediaFile) -> bool:

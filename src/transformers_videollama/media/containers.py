@@ -2,32 +2,47 @@
 
 import contextlib
 import functools
-import os
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from .errors import MediaError, import_or_explain
 from .sources import MediaFile
 
 
 __all__ = [
+    "NO_TIMES",
     "SLACK",
+    "chosen_stream",
     "declared_seconds",
     "ffmpeg_errors",
     "is_cover_art",
     "open_container",
     "open_unguarded",
+    "rewind",
 ]
 
+NO_TIMES = 0x80  # FFmpeg's flag of formats whose files have no times: raw streams
 SLACK = 0.25  # seconds by which a container may be wrong about a time
 _LEADING_ELSEWHERE = {"avisynth", "concat", "dash", "hls", "image2", "imf", "lavfi", "vapoursynth", "vobsub"}
 _LEADING_ELSEWHERE |= {"rtp", "rtsp", "sap", "sdp", "webm_dash_manifest"}
+# Languages of which ISO 639-2 has two codes: Matroska has the first, MP4 the second
+_TWO_CODES = (
+    ("alb", "sqi"), ("arm", "hye"), ("baq", "eus"), ("bur", "mya"), ("chi", "zho"), ("cze", "ces"), ("dut", "nld"),
+    ("fre", "fra"), ("geo", "kat"), ("ger", "deu"), ("gre", "ell"), ("ice", "isl"), ("mac", "mkd"), ("mao", "mri"),
+    ("may", "msa"), ("per", "fas"), ("rum", "ron"), ("slo", "slk"), ("tib", "bod"), ("wel", "cym"),
+)  # fmt: skip
 
 
 @contextlib.contextmanager
-def open_container(file: MediaFile) -> Iterator[Any]:
+def open_container(file: MediaFile, *, must_be_whole: bool = True) -> Iterator[Any]:
+    """
+    Raises:
+        MediaError: if the file cannot be opened or, also later, be read; and, if it must be whole, if it is cut.
+    """
     with ffmpeg_errors(), open_unguarded(file) as container:
+        if must_be_whole and "mp4" in container.format.name:
+            _check_index(container)
         yield container
 
 
@@ -47,8 +62,6 @@ def open_unguarded(file: MediaFile) -> Any:
         container = av.open(file.path, metadata_errors="ignore", options=options)
     except av.ArgumentError as error:  # of the format alone: nothing else is given
         raise MediaError("is a playlist or the like, which names other files; give the file that it names") from error
-    if "mp4" in container.format.name:
-        _check_index(container, os.path.getsize(file.path))
     return container
 
 
@@ -63,8 +76,9 @@ def _self_contained_formats() -> str:
     return ",".join(sorted(name for name in formats if _LEADING_ELSEWHERE.isdisjoint(name.split(","))))
 
 
-def _check_index(container: Any, size: int) -> None:
+def _check_index(container: Any) -> None:
     """Whether an MP4 file has the bytes that its index names; FFmpeg would give those that are there."""
+    size = container.size
     for stream in container.streams:
         last = stream.index_entries[-1] if len(stream.index_entries) else None
         if last is not None and last.pos + last.size > size:
@@ -73,6 +87,44 @@ def _check_index(container: Any, size: int) -> None:
 
 def is_cover_art(stream: Any) -> bool:
     return bool(stream.disposition & type(stream.disposition).attached_pic)
+
+
+def chosen_stream(container: Any, kind: Literal["video", "audio"], choice: int | str | None = None) -> Any | None:
+    """
+    The stream of a kind, as FFmpeg's programs choose it, or by `choice`; `None` if there is none of this kind.
+
+    Args:
+        choice (`int` or `str`, *optional*): its index among all streams of the file, or its language, as the file
+            says it or by the other code of ISO 639-2 ("ger", "deu"); the first that has it.
+
+    Raises:
+        MediaError: if the file has not what was chosen.
+        ValueError: if the choice is neither.
+    """
+    if choice is None:
+        stream = container.streams.best(kind)
+        return None if stream is None or is_cover_art(stream) else stream
+    if isinstance(choice, bool) or not isinstance(choice, (int, str)):
+        raise ValueError(f"got {kind}_stream={choice!r}, expected an index among all streams or a language")
+    names = {choice} if isinstance(choice, int) else _codes_of_language(choice)
+    for stream in container.streams:
+        if stream.type == kind and not is_cover_art(stream) and not names.isdisjoint({stream.index, stream.language}):
+            return stream
+    there = [f"{stream.index} {stream.type} {stream.language or ''}".strip() for stream in container.streams]
+    raise MediaError(f"has no {'sound' if kind == 'audio' else kind} stream {choice!r}; its streams are {there}")
+
+
+def _codes_of_language(code: str) -> set[str]:
+    code = code.lower()
+    return next((set(pair) for pair in _TWO_CODES if code in pair), {code})
+
+
+def rewind(container: Any, stream: Any) -> None:
+    """Go back to the beginning; raw streams have nothing to seek by but bytes."""
+    if container.format.flags & NO_TIMES:
+        container.seek(0, stream=stream, unsupported_byte_offset=True)
+    else:
+        container.seek(-(1 << 40), backward=False, stream=stream)
 
 
 def declared_seconds(container: Any, stream: Any) -> float | None:

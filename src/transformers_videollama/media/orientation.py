@@ -5,6 +5,8 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
+from .containers import rewind
+
 
 __all__ = ["Matrix", "filters_of", "matrix_of", "orientation_at_start"]
 
@@ -53,7 +55,7 @@ def orientation_at_start(container: Any, stream: Any) -> Matrix | None:
     """
     if stream.codec_context.name not in SEI_UNITS:
         return None
-    container.seek(-(1 << 40), stream=stream)
+    rewind(container, stream)
     packet = next(container.demux(stream))
     if not _says_orientation(bytes(packet), stream.codec_context):
         return None

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from .channels import channel_names
-from .containers import open_container
+from .containers import chosen_stream, open_container
 from .errors import MediaError, about
 from .images import ARRAYS, as_numpy
 from .resampling import filter_width, resample
 from .sampling import span_within
-from .sound_lengths import length_of
+from .sound_lengths import Measured, length_of
 from .sources import MediaFile, local_file
 from .tracks import ArrayTrack, FileTrack
 
@@ -194,7 +194,12 @@ def _sound_of_samples(samples: np.ndarray, sampling_rate: int) -> Sound:
 
 
 def sound_of(
-    container: Any, file: MediaFile, *, zero: float | None = None, stream: int | str | None = None
+    container: Any,
+    file: MediaFile,
+    *,
+    zero: float | None = None,
+    stream: int | str | None = None,
+    measured: Measured | None = None,
 ) -> Sound | None:
     """The sound of an open container, not yet decoded; the container is left where it was.
 
@@ -203,6 +208,7 @@ def sound_of(
         zero (`float`, *optional*): the container's time, in seconds, at which the video's clock begins. Without it
             the clock begins with the sound.
         stream (`int` or `str`, *optional*): see `audio_stream` of `load_sound`.
+        measured (`Measured`, *optional*): what somebody who has read the packets knows of sounds.
 
     Returns:
         `Sound`; `None` if the container has no sound stream, or one without a packet.
@@ -210,24 +216,13 @@ def sound_of(
     Raises:
         MediaError: the container does not have that `stream`, or is damaged.
     """
-    chosen = _sound_stream(container, stream)
+    chosen = chosen_stream(container, "audio", stream)
     if chosen is None:
         return None
     context = chosen.codec_context  # None for an unknown codec, which is an error where the sound is read
     rate, channels = (context.sample_rate, channel_names(context.layout)) if context else (0, ())
-    seconds, promised = length_of(container, file, chosen)
+    seconds, promised = length_of(container, file, chosen, measured or {})
     if not seconds:
         return None
     track = FileTrack(file, chosen.index, rate, len(channels), seconds, promised)
     return Sound(file.name, rate, len(channels), seconds, track, channels=channels, zero=zero)
-
-
-def _sound_stream(container: Any, wanted: int | str | None) -> Any:
-    """The stream of that number or language; the one that FFmpeg takes for the best, `None` if there is none."""
-    if wanted is None:
-        return container.streams.best("audio")
-    for stream in container.streams.audio:
-        if wanted in (stream.index, stream.language):
-            return stream
-    there = [f"{stream.index} {stream.type} {stream.language or ''}".strip() for stream in container.streams]
-    raise MediaError(f"has no sound stream {wanted!r}; its streams are {there}")

@@ -6,6 +6,7 @@ frames or silence.
 Limits: damage that a codec conceals without saying so is not seen.
 """
 
+import contextlib
 import os
 import re
 from collections.abc import Sequence
@@ -19,11 +20,11 @@ from PIL import Image
 from .animations import Animation, is_animated_webp
 from .containers import is_cover_art, open_container
 from .errors import MediaError, about
-from .frames import VideoFile
+from .frames import OnDamage, open_video
 from .images import ARRAYS, image_of, is_still, load_image, rgb_pixels
 from .sampling import Sampling, sample_indices
 from .sound import Sound
-from .sources import is_folder, local_file
+from .sources import MediaFile, is_folder, local_file
 
 
 __all__ = ["Video", "load_video", "media_kind"]
@@ -38,9 +39,9 @@ class Video:
     Attributes:
         frames (`np.ndarray` of shape (T, height, width, 3), uint8): RGB.
         indices (`tuple[int]` of length T): which frames of the video they are.
-        timestamps (`tuple[float]` of length T, or `None`): seconds, `index / fps` as in the original and not the
-            container's own; `None` if no frame rate is known.
-        fps (`float` or `None`): frames per second of the video.
+        timestamps (`tuple[float]` of length T, or `None`): when they are shown, in seconds after the first frame of
+            the video, as the container says; of frames that come decoded, `index / fps`. `None` if it is not known.
+        fps (`float` or `None`): frames per second of the video, on average.
         total_num_frames (`int`): length of the video.
         sound (`Sound` or `None`): of the same span; `None` exactly when the container has no sound stream.
         name (`str`): its name in messages.
@@ -83,6 +84,9 @@ def load_video(
     size: tuple[int, int] | None = None,
     video_fps: float | None = None,
     generator: np.random.Generator | int | None = None,
+    video_stream: int | str | None = None,
+    audio_stream: int | str | None = None,
+    on_damage: OnDamage = "raise",
     timeout: float | None = None,
 ) -> Video:
     """Load the chosen frames of a video; its sound, if it has any, is decoded later, by `Sound.read`.
@@ -94,7 +98,12 @@ def load_video(
         num_frames, fps, sampling, start, end, generator: see `sample_indices`; the span holds for the sound, too.
         size (`tuple[int, int]`, *optional*): (height, width) that frames are scaled to: while decoding, as in the
             original, or bilinearly with antialiasing if they come decoded. Without it they keep their size.
-        video_fps (`float`, *optional*): frame rate of frames that come decoded; a file has its own.
+        video_fps (`float`, *optional*): frame rate of frames that come decoded, and of raw streams (`.h264`), which
+            have no times; another file has its own.
+        video_stream, audio_stream (`int` or `str`, *optional*): which of several tracks of a file: the index among all
+            its streams, or the language, such as "eng". By default the one that FFmpeg's programs take.
+        on_damage (`"raise"` or `"skip"`): whether a chosen frame that cannot be decoded is an error, or is left out
+            with a warning that counts.
         timeout (`float`, *optional*): seconds for a download; `media.sources.DOWNLOAD_TIMEOUT`, 60, by default.
 
     Raises:
@@ -104,13 +113,18 @@ def load_video(
         return source
     if size is not None and not (len(size) == 2 and min(size) >= 1):
         raise ValueError(f"got size={size}, expected (height, width)")
-    reader = _frame_reader(source, size, video_fps, timeout)
-    rate, total = reader.fps, reader.total
-    with about(reader.name):
-        if video_fps is not None and (rate is None or abs(rate - video_fps) > 0.01 * rate):
+    if on_damage not in ("raise", "skip"):
+        raise ValueError(f"got on_damage={on_damage!r}, expected 'raise' or 'skip'")
+    tracks: dict[str, Any] = {"video_stream": video_stream, "audio_stream": audio_stream, "on_damage": on_damage}
+    found = _frames_or_file(source, size, video_fps, timeout)
+    reading = open_video(found, size, **tracks) if isinstance(found, MediaFile) else contextlib.nullcontext(found)
+    with about(found.name), reading as reader:
+        rate = reader.fps
+        if video_fps is not None and rate is not None and abs(rate - video_fps) > 0.01 * rate:
             raise MediaError(f"has {rate} frames per second, got video_fps={video_fps}; leave it out for files")
+        rate = video_fps if rate is None else rate
         indices = sample_indices(
-            total,
+            reader.total,
             num_frames,
             video_fps=rate,
             fps=fps,
@@ -118,16 +132,26 @@ def load_video(
             start=start,
             end=end,
             generator=generator,
+            times=reader.times,
         )
         frames = reader.read(indices)
-    timestamps = None if rate is None else tuple(index / rate for index in indices)
-    sound = reader.sound and reader.sound.cut(start, end)
-    return Video(frames, tuple(indices), timestamps, rate, total, sound, reader.name)
+        indices = [index for index in indices if index in frames]
+        timestamps = _times_of(indices, reader.times, rate)
+        sound = reader.sound and reader.sound.cut(start, end)
+        pixels = np.stack([frames[index] for index in indices])
+    return Video(pixels, tuple(indices), timestamps, rate, reader.total, sound, found.name)
 
 
-def _frame_reader(
+def _times_of(indices: list[int], times: Sequence[float] | None, rate: float | None) -> tuple[float, ...] | None:
+    if times is not None:
+        return tuple(times[index] for index in indices)
+    return None if rate is None else tuple(index / rate for index in indices)
+
+
+def _frames_or_file(
     source: Any, size: tuple[int, int] | None, fps: float | None, timeout: float | None
-) -> "_DecodedFrames | Animation | VideoFile":
+) -> "_DecodedFrames | Animation | MediaFile":
+    """What holds the frames; a file is yet to be opened."""
     if isinstance(source, Image.Image):
         source = [source]
     if isinstance(source, ARRAYS) and source.ndim != 4:
@@ -139,10 +163,7 @@ def _frame_reader(
     file = local_file(source, timeout)
     if is_still(file):
         return _DecodedFrames([image_of(file)], file.name, size, fps, timeout)
-    if is_animated_webp(file):
-        return Animation(file, size)
-    with about(file.name):
-        return VideoFile(file, size)
+    return Animation(file, size) if is_animated_webp(file) else file
 
 
 def _frame_files(folder: Path) -> list[Path]:
@@ -160,13 +181,13 @@ def _frame_files(folder: Path) -> list[Path]:
 class _DecodedFrames:
     """Frames that come one by one; only those that are read are opened."""
 
-    sound = None
+    sound = times = None
 
     def __init__(self, source: Any, name: str, size: tuple[int, int] | None, fps: float | None, timeout: float | None):
         self.source, self.name, self.size, self.fps, self.timeout = source, name, size, fps, timeout
         self.total = len(source)
 
-    def read(self, indices: Sequence[int]) -> np.ndarray:
+    def read(self, indices: Sequence[int]) -> dict[int, np.ndarray]:
         if isinstance(self.source, ARRAYS):
             frames = [Image.fromarray(frame) for frame in rgb_pixels(self.source[indices])]
         else:
@@ -175,7 +196,7 @@ class _DecodedFrames:
             frames = [frame.resize(self.size[::-1], Image.Resampling.BILINEAR) for frame in frames]
         if len(sizes := {frame.size for frame in frames}) > 1:
             raise MediaError(f"frames differ in size, (width, height) {sorted(sizes)[:3]}; pass size")
-        return np.stack([np.asarray(frame) for frame in frames])
+        return {index: np.asarray(frame) for index, frame in zip(indices, frames, strict=True)}
 
     def _load(self, index: int) -> Image.Image:
         with about(f"frame {index}"):
