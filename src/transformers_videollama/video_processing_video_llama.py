@@ -30,14 +30,15 @@ from transformers.utils import TensorType
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
-from .media import DEFAULT_NUM_FRAMES, Sampling, Video, load_video
+from .media import DEFAULT_NUM_FRAMES, OnDamage, Sampling, Video, load_video
 from .media.parallel import in_parallel
 
 
 __all__ = ["VideoLlamaVideoProcessor", "VideoLlamaVideoProcessorKwargs"]
 
-# The options that choose the frames of a video
+# The options that choose the frames of a video, and its tracks
 SAMPLING_OPTIONS = ("num_frames", "fps", "sampling", "start", "end", "do_sample_frames")
+SAMPLING_OPTIONS += ("video_stream", "audio_stream", "on_damage")
 
 
 class VideoLlamaVideoProcessorKwargs(VideosKwargs, total=False):
@@ -45,13 +46,21 @@ class VideoLlamaVideoProcessorKwargs(VideosKwargs, total=False):
     In addition to those of the library:
 
     Attributes:
-        sampling (`str`, *optional*, defaults to "uniform"): "uniform", or "headtail", the random frames of training.
+        sampling (`str`, *optional*, defaults to "uniform"): "uniform", evenly over the frames; "time", evenly over the
+            seconds, which differs where the frame rate varies; or "headtail", the random frames of training.
         start, end (`float`, *optional*): Span of the video in seconds that frames are sampled from.
+        video_stream, audio_stream (`int` or `str`, *optional*): Which of several tracks: the index among all streams
+            of the file, or the language, such as "eng".
+        on_damage (`str`, *optional*, defaults to "raise"): What happens to chosen frames that cannot be decoded:
+            "raise", or "skip", which leaves them out with a warning that counts.
     """
 
     sampling: Sampling
     start: int | float | None
     end: int | float | None
+    video_stream: int | str | None
+    audio_stream: int | str | None
+    on_damage: OnDamage
 
 
 class VideoLlamaVideoProcessor(BaseVideoProcessor):
@@ -75,6 +84,7 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
     num_frames = DEFAULT_NUM_FRAMES
     fps = None
     sampling = "uniform"
+    on_damage = "raise"
 
     def preprocess(self, videos: Any, **kwargs: Unpack[VideoLlamaVideoProcessorKwargs]) -> BatchFeature:
         """
@@ -83,8 +93,8 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
                 or torch of shape `(T, H, W, 3)` or `(T, 3, H, W)`, a list of PIL images), or a loaded [`Video`]. In a
                 list, a path is a video, and a list of pictures is one video.
             kwargs: see [`VideoLlamaVideoProcessorKwargs`]: `num_frames`, `fps`, `sampling`, `start`, `end`,
-                `video_metadata` (`{"fps": ...}` for each video that is given as frames), `return_tensors`,
-                `return_metadata`, ...
+                `video_stream`, `audio_stream`, `on_damage`, `video_metadata` (`{"fps": ...}` for each video that is
+                given as frames), `return_tensors`, `return_metadata`, ...
 
         Returns:
             [`BatchFeature`]: `pixel_values_videos` (videos, T, 3, height, width), float32, and `video_frame_mask`
@@ -112,6 +122,9 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
         sampling: Sampling | None = None,
         start: float | None = None,
         end: float | None = None,
+        video_stream: int | str | None = None,
+        audio_stream: int | str | None = None,
+        on_damage: OnDamage | None = None,
         video_metadata: Any = None,
         do_sample_frames: bool | None = None,
         size: Any = None,
@@ -123,8 +136,8 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
 
         Args:
             sources (`list`): One entry for each video, whatever [`load_video`] takes.
-            num_frames, fps, sampling, start, end, video_metadata, do_sample_frames, size, do_resize (*optional*): As
-                for `preprocess`; the processor's own by default.
+            num_frames, fps, sampling, start, end, video_stream, audio_stream, on_damage, video_metadata,
+                do_sample_frames, size, do_resize (*optional*): As for `preprocess`; the processor's own by default.
             generator (`np.random.Generator`, *optional*): The generator that "headtail" draws from.
 
         Returns:
@@ -146,6 +159,9 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
             sampling=sampling or self.sampling,
             start=start,
             end=end,
+            video_stream=video_stream,
+            audio_stream=audio_stream,
+            on_damage=on_damage or self.on_damage,
             size=height_width,
             generator=generator,
         )
