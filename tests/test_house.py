@@ -126,10 +126,7 @@ def test_imports_in_media_run_downwards():
     order = {f"media.{name}": number for number, name in enumerate(MEDIA)}
     assert {module for module in GRAPH if room(module) == "media"} == set(order)
     assert not [
-        f"{module} imports {target}"
-        for module in order
-        for target in GRAPH[module]
-        if order[target] >= order[module]
+        f"{module} imports {target}" for module in order for target in GRAPH[module] if order[target] >= order[module]
     ]
 
 

@@ -16,9 +16,9 @@ __all__ = ["check_fields", "check_grid", "check_heads", "check_text"]
 WIDTH, LAYERS, VOCABULARY = whole(1, 2**15), whole(1, 256), whole(1, 2**21)
 POSITIONS = 2**16  # of patches, and rows of a table
 
-EPSILON, SHARE = number(above=0, below=1), number(least=0, below=1)
+EPSILON, SHARE = number(least=1e-15, below=1), number(least=0, below=1)
 TOKEN = optional(whole(-1, 2**21))  # -1 is LLaMA's old word for none
-NEVER = Check("False: this is no encoder and decoder", lambda value: value is False)
+NEVER = Check("False, since nothing here is so", lambda value: value is False)
 
 
 def _is_float_type(value: Any) -> bool:
@@ -62,7 +62,7 @@ FIELDS = {
     "hidden_dropout_prob": SHARE,
     "attention_probs_dropout_prob": SHARE,
     "initializer_range": number(least=0, most=1),
-    "logit_scale": number(above=0, most=1e4),
+    "logit_scale": number(least=1e-3, most=1e4),
     "chunk_size_feed_forward": whole(0, 2**20),
     "image_token_id": whole(0, 2**21),
     "video_token_id": whole(0, 2**21),
@@ -71,6 +71,7 @@ FIELDS = {
     "pad_token_id": TOKEN,
     "bos_token_id": TOKEN,
     "is_encoder_decoder": NEVER,
+    "use_qformer_text_input": NEVER,
     "tie_word_embeddings": optional(flag),
     "dtype": optional(DTYPE),
     "torch_dtype": optional(DTYPE),

@@ -23,9 +23,9 @@ from transformers.feature_extraction_sequence_utils import SequenceFeatureExtrac
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.utils import TensorType
 
-from .media.checks import number, one_of, optional, whole
 from .image_processing_video_llama import check_settings
 from .media import MediaError, Sound, load_sound
+from .media.checks import number, one_of, optional, whole
 from .media.options import OPTIONS, Downmix, check_options
 from .media.parallel import in_parallel
 from .media.spectrograms import log_mel_spectrogram, window_length

@@ -27,10 +27,10 @@ from transformers.utils import logging
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from .block_keys import check_foreign_names
-from .media.checks import Check, check_value, flag, optional, whole
 from .conversations import OpenedMedia
 from .feature_extraction_video_llama import Downmix, as_list_of_sounds
 from .media import load_image
+from .media.checks import Check, check_value, flag, optional, whole
 from .media.options import check_options
 from .messages import EncodedMedia
 from .video_processing_video_llama import VideoLlamaVideoProcessorKwargs, as_list_of_videos, pad_steps

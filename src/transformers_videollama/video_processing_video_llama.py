@@ -30,9 +30,9 @@ from transformers.utils import TensorType
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
-from .media.checks import flag, optional, whole
 from .image_processing_video_llama import PICTURE_SETTINGS, check_settings
 from .media import DEFAULT_NUM_FRAMES, Sampling, Video, load_video
+from .media.checks import flag, optional, whole
 from .media.options import OPTIONS
 from .media.parallel import in_parallel
 
