@@ -93,33 +93,35 @@ def check_fields(values: Mapping[str, Any], part: str = "") -> None:
     Raises:
         ValueError: for a value that a field cannot have; the message has part, field and value.
     """
-    checks = FIELDS | (LONGEST_TEXT if part == "text_config" else TABLE_ROWS)
+    checks = FIELDS | (LONGEST_TEXT if part.startswith("text_config") else TABLE_ROWS)
     where = f"{part}: " if part else ""
     for name, value in values.items():
         if name in checks:
             check_value(name, value, checks[name], where)
         elif name in ("rope_parameters", "rope_scaling") and isinstance(value, Mapping):
-            check_fields(value, part)
+            check_fields(value, f"{part}.{name}")
             for inner in value.values():  # some language models have one set for each type of layer
-                check_fields(inner if isinstance(inner, Mapping) else {}, part)
+                check_fields(inner if isinstance(inner, Mapping) else {}, f"{part}.{name}")
 
 
 def check_heads(config: Any, part: str) -> None:
     """Sees to it that the heads of attention divide the width."""
     if config.hidden_size % config.num_attention_heads:
         raise ValueError(
-            f"{part}.hidden_size is {config.hidden_size}, which {config.num_attention_heads} attention heads do not "
-            "divide"
+            f"{part}.num_attention_heads is {config.num_attention_heads}, which does not divide hidden_size, "
+            f"{config.hidden_size}"
         )
 
 
-def check_grid(part: str, height: int, width: int, patch: int, stride: int) -> None:
+def check_grid(config: Any, part: str, sides: tuple[str, str], stride: int) -> None:
     """Sees to it that a picture or a spectrogram has patches, and no more than a table of positions can have rows."""
-    if patch > min(height, width):
-        raise ValueError(f"{part}.patch_size is {patch}, but what it is cut from is {height} x {width}")
-    rows = math.prod((side - patch) // stride + 1 for side in (height, width))
-    if rows > POSITIONS:
-        raise ValueError(f"{part} cuts {height} x {width} into {rows} patches, expected at most {POSITIONS}")
+    patch, lengths = config.patch_size, [getattr(config, side) for side in sides]
+    of_what = " and ".join(dict.fromkeys(f"{side} {length}" for side, length in zip(sides, lengths, strict=True)))
+    if patch > min(lengths):
+        raise ValueError(f"{part}.patch_size is {patch}, which is more than {of_what}")
+    count = math.prod((length - patch) // stride + 1 for length in lengths)
+    if count > POSITIONS:
+        raise ValueError(f"{part} makes {count} patches of {of_what}, expected at most {POSITIONS}")
 
 
 def check_text(config: Any, output_vocab_size: int | None) -> None:
@@ -132,5 +134,5 @@ def check_text(config: Any, output_vocab_size: int | None) -> None:
     heads, groups = (getattr(config, name, None) for name in ("num_attention_heads", "num_key_value_heads"))
     if isinstance(heads, int) and isinstance(groups, int) and heads % groups:
         raise ValueError(
-            f"text_config.num_attention_heads is {heads}, which {groups} heads of keys and values do not divide"
+            f"text_config.num_key_value_heads is {groups}, which does not divide num_attention_heads, {heads}"
         )
