@@ -270,10 +270,11 @@ class _Talk:
 
 def _load(args: argparse.Namespace, auto_class: str, **options) -> Any:
     import transformers
+    from huggingface_hub.errors import StrictDataclassError
 
     try:
         return getattr(transformers, auto_class).from_pretrained(args.model, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StrictDataclassError) as error:
         raise ValueError(f"the model {args.model} cannot be loaded: {error}") from error
 
 

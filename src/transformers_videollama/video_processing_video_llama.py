@@ -30,7 +30,7 @@ from transformers.utils import TensorType
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
-from .image_processing_video_llama import PICTURE_SETTINGS, check_settings
+from .image_processing_video_llama import PICTURE_SETTINGS, check_settings, check_sizes
 from .media import DEFAULT_NUM_FRAMES, MediaAccess, OnDamage, Sampling, Video, load_video
 from .media.checks import flag, optional, whole
 from .media.options import OPTIONS
@@ -106,6 +106,7 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
     model_max_frames = None
 
     def __init__(self, **kwargs: Unpack[VideoLlamaVideoProcessorKwargs]):
+        check_sizes(kwargs)
         super().__init__(**kwargs)
         check_settings(self, PICTURE_SETTINGS | SAMPLING_SETTINGS)
 
