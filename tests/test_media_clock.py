@@ -124,7 +124,7 @@ def test_given_times_choose_frames(options, indices):
     assert sample_indices(**spaced(0, 1, 3, 3.1, 3.4, 10), **options) == indices
 
 
-@pytest.mark.parametrize("options", ({"start": 10}, {"start": -1}, {"start": 2, "end": 2}, {"start": float("nan")}))
+@pytest.mark.parametrize("options", ({"start": 10}, {"start": 2, "end": 2}))
 def test_spans_outside_of_given_times_are_refused(options):
     with pytest.raises(MediaError, match=r"expected one within 0 to 10\.000 s"):
         sample_indices(**spaced(0, 1, 3, 3.1, 3.4, 10), **options)
@@ -159,7 +159,7 @@ def test_only_the_times_that_are_needed_are_looked_up():
 
 def test_numbers_of_frames_are_whole():
     assert sample_indices(100, 4.0) == [0, 25, 50, 75]
-    with pytest.raises(ValueError, match=r"num_frames=7.5, expected a whole number"):
+    with pytest.raises(ValueError, match=r"num_frames=7.5, expected a positive whole number"):
         sample_indices(100, 7.5)
 
 
@@ -267,8 +267,8 @@ def test_tracks_are_chosen_by_number_or_language(tmp_path):
             load_video(path, audio_stream=choice)
     with pytest.raises(MediaError, match=r"has no video stream 1; its streams are .*0 video"):
         load_video(path, video_stream=1)
-    for choice in (True, 1.0):
-        with pytest.raises(ValueError, match=r"video_stream=.*, expected an index among all streams or a language"):
+    for choice in (True, 1.5):
+        with pytest.raises(ValueError, match=r"video_stream=.*, expected the index of a stream"):
             load_video(path, video_stream=choice)
 
 
