@@ -683,7 +683,7 @@ def test_a_header_that_claims_a_million_years_has_the_frames_that_are_there(tmp_
         (lambda folder: "data:video/mp4;base64,", "holds no bytes"),
         (lambda folder: None, "got NoneType, expected a path"),
         (lambda folder: 3.5, "got float, expected a path"),
-        (lambda folder: {"where": "x"}, "got dict, expected a path"),
+        (lambda folder: {"where": "x"}, "got a dict with .'where'., expected one with 'bytes' or 'path'"),
         (lambda folder: {"path": "x"}, "x: does not exist"),
         (lambda folder: [], "list of 0 frames: got a video of 0 frames"),
         (lambda folder: [None], "list of 1 frames: frame 0: got NoneType"),
