@@ -26,7 +26,7 @@ from .sound import Sound
 from .sources import is_folder, local_file
 
 
-__all__ = ["Video", "load_video", "media_kind"]
+__all__ = ["Video", "check_frame_count", "load_video", "media_kind"]
 
 _IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
@@ -104,7 +104,6 @@ def load_video(
         ValueError: an option has a value that it cannot have, or more than `max_frames` frames are asked for.
     """
     if isinstance(source, Video):
-        _check_count(source.name, len(source.indices), max_frames)
         return source
     given = {"num_frames": num_frames, "fps": fps, "sampling": sampling, "start": start, "end": end}
     num_frames, fps, sampling, start, end, video_fps = check_options({**given, "video_fps": video_fps}).values()
@@ -125,14 +124,15 @@ def load_video(
             end=end,
             generator=generator,
         )
-        _check_count(reader.name, len(indices), max_frames)
+        check_frame_count(reader.name, len(indices), max_frames)
         frames = reader.read(indices)
     timestamps = None if rate is None else tuple(index / rate for index in indices)
     sound = reader.sound and reader.sound.cut(start, end)
     return Video(frames, tuple(indices), timestamps, rate, total, sound, reader.name)
 
 
-def _check_count(name: str, count: int, most: int | None) -> None:
+def check_frame_count(name: str, count: int, most: int | None) -> None:
+    """A `ValueError` for more frames than the model takes; `None` is any number."""
     if most is not None and count > most:
         raise ValueError(
             f"{name}: {count} frames are asked for, but the model takes at most {most}; ask for fewer, "
