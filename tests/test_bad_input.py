@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 from render_clip import render_clip
 
-from transformers_videollama import MediaError
-from transformers_videollama.media import sources
+from transformers_videollama.media import MediaAccess, MediaError
 
 
 RNG = np.random.default_rng(0)
@@ -113,10 +112,10 @@ def test_url_that_answers_404(processor, server, kind):
         prepare(processor, {"type": kind, "url": f"{server}/nothing.mp4"})
 
 
-def test_url_that_hangs(processor, server, monkeypatch):
-    monkeypatch.setattr(sources, "DOWNLOAD_TIMEOUT", 0.5)
+def test_url_that_hangs(processor, server):
+    message = {"role": "user", "content": [{"type": "video", "url": f"{server}/hangs.mp4"}]}
     with pytest.raises(MediaError, match=r"hangs\.mp4"):
-        prepare(processor, {"type": "video", "url": f"{server}/hangs.mp4"})
+        processor.apply_chat_template([message], access=MediaAccess(download_timeout=0.5))
 
 
 @pytest.mark.parametrize("num_frames", (1, 2))

@@ -24,7 +24,8 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.utils import TensorType
 
 from .image_processing_video_llama import check_settings
-from .media import MediaError, Sound, load_sound
+from .media import MediaAccess, MediaError, Sound, load_sound
+from .media.channels import to_mono
 from .media.checks import number, one_of, optional, whole
 from .media.options import OPTIONS, Downmix, check_options
 from .media.parallel import in_parallel
@@ -64,7 +65,8 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
         num_mel_frames (`int`, defaults to 204): Width that spectrograms are filled up or cut to.
         mean, std (`float`, default -4.268 and 9.138): ImageBind's normalisation, `(x - mean) / std`.
         downmix (`str`, defaults to "mean"): How channels become one: their "mean", or the "first", which is what the
-            original takes.
+            original takes. More than two whose places are known, as in 5.1, are weighed as FFmpeg does (ITU-R
+            BS.775): the front sides at -3 dB and those behind at -6 dB of the center, without the bass channel.
         model_max_clips (`int`, *optional*): Clips of one sound that the model has positions for. More are refused
             before they are read; `None`: it is not known.
     """
@@ -110,6 +112,7 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
         downmix: Downmix | None = None,
         num_clips: int | None = None,
         return_tensors: str | TensorType | None = None,
+        access: MediaAccess | None = None,
     ) -> BatchFeature:
         """
         Args:
@@ -120,6 +123,8 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
             downmix (`str`, *optional*): Overrides the extractor's.
             num_clips (`int`, *optional*): Overrides the extractor's.
             return_tensors (`str`, *optional*): "pt" or "np"; lists by default.
+            access ([`MediaAccess`], *optional*): What may be opened, and how much work it may be; what
+                `restrict_media_access` has set for the process by default.
 
         Returns:
             [`BatchFeature`]: `input_features` (sounds, num_clips, feature_size, num_mel_frames), float32, and
@@ -141,7 +146,7 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError(
                 f"got num_clips={num_clips}, but the model takes at most {self.model_max_clips} clips of a sound"
             )
-        sounds = self.fetch_audio(raw_speech)
+        sounds = self.fetch_audio(raw_speech, access=access)
         features = torch.stack(in_parallel(lambda sound: self._sound_features(sound, downmix, num_clips), sounds))
         mask = torch.ones(features.shape[:2], dtype=torch.bool)
         data = {"input_features": features, "audio_clip_mask": mask}
@@ -149,7 +154,9 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
             data = {name: tensor.tolist() for name, tensor in data.items()}
         return BatchFeature(data, tensor_type=return_tensors)
 
-    def fetch_audio(self, audio: Any, sampling_rate: int | None = None) -> list[Sound]:
+    def fetch_audio(
+        self, audio: Any, sampling_rate: int | None = None, *, access: MediaAccess | None = None
+    ) -> list[Sound]:
         """
         Opens sounds, as the library's pipelines ask of a feature extractor.
 
@@ -157,8 +164,9 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
             audio: One sound or a list of them; what a source can be is said at [`load_sound`].
             sampling_rate (`int`, *optional*): The rate that the library wants them at. It is not needed, because
                 sounds are resampled when they are read.
+            access ([`MediaAccess`], *optional*): As in a call.
         """
-        return [load_sound(item, **self._rate_of(item)) for item in as_list_of_sounds(audio)]
+        return [load_sound(item, access=access, **self._rate_of(item)) for item in as_list_of_sounds(audio)]
 
     def clip_starts(self, num_samples: int, num_clips: int | None = None) -> list[int]:
         """
@@ -194,7 +202,7 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
         for start in starts:
             if start not in spectrograms:  # a short sound gives the same clip every time
                 channels = sound.read(start / rate, (start + length) / rate, rate)
-                mono = channels[0] if downmix == "first" else channels.mean(axis=0)
+                mono = channels[0] if downmix == "first" else to_mono(channels, sound.channels)
                 spectrograms[start] = self._log_mel(torch.from_numpy(mono))
         clips = torch.stack([spectrograms[start] for start in starts])
         return (clips - self.mean) / self.std

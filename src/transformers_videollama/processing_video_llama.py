@@ -30,7 +30,7 @@ from .block_keys import check_foreign_names
 from .conversations import OpenedMedia
 from .feature_extraction_video_llama import Downmix, as_list_of_sounds
 from .image_processing_video_llama import check_settings
-from .media import load_image
+from .media import MediaAccess, load_image, media_access
 from .media.checks import Check, flag, optional, whole
 from .media.options import check_options
 from .messages import EncodedMedia
@@ -67,11 +67,13 @@ class VideoLlamaAudioKwargs(TypedDict, total=False):
         sampling_rate (`int`, *optional*): Hz of sounds that are given as arrays; must be the feature extractor's.
         downmix (`str`, *optional*): "mean" or "first", how channels become one.
         num_clips (`int`, *optional*): Clips of a sound.
+        access ([`MediaAccess`], *optional*): What may be opened, and how much work it may be.
     """
 
     sampling_rate: int | None
     downmix: Downmix | None
     num_clips: int | None
+    access: MediaAccess | None
     return_tensors: Any
 
 
@@ -157,6 +159,7 @@ class VideoLlamaProcessor(ProcessorMixin):
         load_audio_from_video: bool | None = None,
         add_timestamps: bool = True,
         processor_kwargs: dict | None = None,
+        access: MediaAccess | None = None,
         **kwargs,
     ) -> str | list[str] | list | BatchFeature:
         """
@@ -168,9 +171,10 @@ class VideoLlamaProcessor(ProcessorMixin):
                 content is text or a list of blocks: `{"type": "text", "text": ...}`, and for "image", "video" and
                 "audio" `{"type": "image", "image": ...}`. `"path"` and `"url"` do as well; `load_image`, `load_video`
                 and `load_sound` say what a source can be. A video block may also hold `num_frames`, `fps`,
-                `sampling`, `start`, `end` and, for decoded frames, `video_metadata` (`{"fps": ...}`); an audio block
-                `start`, `end` and, for samples, `sampling_rate`. A sound that stands right before a video is taken as
-                the video's own. A block without a source is a bare placeholder.
+                `sampling`, `start`, `end`, `video_stream`, `audio_stream`, `on_damage` and, for decoded frames,
+                `video_metadata` (`{"fps": ...}`); an audio block `start`, `end` and, for samples, `sampling_rate`. A
+                sound that stands right before a video is taken as the video's own. A block without a source is a bare
+                placeholder.
             chat_template (`str`, *optional*): The processor's own by default.
             tools, documents (`list`, *optional*): Given to the template, where those of this package have no use for
                 them.
@@ -187,6 +191,8 @@ class VideoLlamaProcessor(ProcessorMixin):
                 video without sound, if they are known.
             processor_kwargs (`dict`, *optional*): Arguments of the processor's call, such as `num_frames`, `fps`,
                 `downmix`, `padding`.
+            access ([`MediaAccess`], *optional*): What may be opened, and how much work one item and all of them may
+                be; what `restrict_media_access` has set for the process by default.
             kwargs: Variables of the template; the rest is taken as `processor_kwargs`.
 
         Returns:
@@ -203,7 +209,7 @@ class VideoLlamaProcessor(ProcessorMixin):
             )
         options = _checked({**kwargs, **(processor_kwargs or {})})
         conversations, is_batched = _as_batch(conversation)
-        opened = self._opened_media(options, load_audio_from_video, add_timestamps)
+        opened = self._opened_media(options, load_audio_from_video, add_timestamps, access)
         prompts, answer_spans = self._render(
             opened.open_conversations(conversations),
             self._template(chat_template),
@@ -238,12 +244,13 @@ class VideoLlamaProcessor(ProcessorMixin):
         load_audio_from_video: bool | None = None,
         add_timestamps: bool = True,
         processor_kwargs: dict | None = None,
+        access: MediaAccess | None = None,
     ) -> tuple[list[dict], BatchFeature]:
         """
         Takes the items out of messages, so that they need not be opened again for another question.
 
         Args:
-            messages (`list`), load_audio_from_video, add_timestamps, processor_kwargs: as in
+            messages (`list`), load_audio_from_video, add_timestamps, processor_kwargs, access: as in
                 [`~VideoLlamaProcessor.apply_chat_template`].
 
         Returns:
@@ -254,7 +261,7 @@ class VideoLlamaProcessor(ProcessorMixin):
             MediaError, ValueError: as [`~VideoLlamaProcessor.apply_chat_template`].
         """
         options = _checked(processor_kwargs or {})
-        opened = self._opened_media(options, load_audio_from_video, add_timestamps)
+        opened = self._opened_media(options, load_audio_from_video, add_timestamps, access)
         bare = opened.open_conversation(messages)
         items = {"images": opened.images, "videos": opened.videos, "audio": opened.sounds}
         given = {name: values for name, values in items.items() if values}
@@ -294,7 +301,13 @@ class VideoLlamaProcessor(ProcessorMixin):
         limit = self.feature_extractor.model_max_clips if frames_as_sound else None
         return {} if limit is None else {"model_max_frames": limit}
 
-    def _opened_media(self, options: dict, load_audio_from_video: bool | None, add_timestamps: bool) -> OpenedMedia:
+    def _opened_media(
+        self,
+        options: dict,
+        load_audio_from_video: bool | None,
+        add_timestamps: bool,
+        access: MediaAccess | None,
+    ) -> OpenedMedia:
         check_options({"load_audio_from_video": load_audio_from_video, "add_timestamps": add_timestamps})
         hear = self.load_audio_from_video if load_audio_from_video is None else load_audio_from_video
         if hear and not self.num_audio_tokens:  # the library's server asks for it of any model
@@ -302,15 +315,18 @@ class VideoLlamaProcessor(ProcessorMixin):
             hear = False
         as_sound = {**options, **options.get("videos_kwargs", {})}.get("frames_as_sound", False)
         options = {**options, **self._frame_limit(as_sound)}
-        return OpenedMedia(self.video_processor, options, hear=hear, add_timestamps=add_timestamps)
+        access = media_access() if access is None else access
+        return OpenedMedia(self.video_processor, options, hear=hear, add_timestamps=add_timestamps, access=access)
 
     def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
         """Flat lists of items, in the order of the placeholders; the library's hook before `validate_inputs`."""
         if text is not None:
             text = [text] if isinstance(text, str) else list(text)
         if images is not None:
+            access = {**kwargs, **kwargs.get("images_kwargs", {})}.get("access")
             images = [
-                image if isinstance(image, EncodedMedia) else load_image(image) for image in _as_list_of_images(images)
+                image if isinstance(image, EncodedMedia) else load_image(image, access=access)
+                for image in _as_list_of_images(images)
             ]
         videos = None if videos is None else as_list_of_videos(videos)
         audio = None if audio is None else as_list_of_sounds(audio)
