@@ -35,6 +35,7 @@ from .media import DEFAULT_NUM_FRAMES, MediaAccess, OnDamage, Sampling, Video, l
 from .media.checks import flag, optional, whole
 from .media.options import OPTIONS
 from .media.parallel import in_parallel
+from .media.video import check_frame_count
 
 
 __all__ = ["VideoLlamaVideoProcessor", "VideoLlamaVideoProcessorKwargs"]
@@ -131,6 +132,8 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
         opening = {name: kwargs.pop(name) for name in names if name in kwargs}
         opening |= {name: kwargs.get(name) for name in ("size", "do_resize", "model_max_frames")}
         opened = self.open_videos(as_list_of_videos(videos), **opening)
+        for video in opened:  # those that came opened, too
+            check_frame_count(video.name, len(video.indices), opening["model_max_frames"] or self.model_max_frames)
         return super().preprocess(
             [video.frames for video in opened],
             video_metadata=[_metadata(video) for video in opened],
