@@ -1,6 +1,5 @@
 """Makes files of any kind from a recipe, with PyAV and Pillow alone. What is in them is said in `signals`."""
 
-import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -93,20 +92,26 @@ class Recipe:
 
 def make(recipe: Recipe, path: Path) -> Path:
     """Write the file of a recipe to `path`, whose suffix does not matter."""
-    data = _animation(recipe) if recipe.suffix in PILLOW else _container(recipe)
-    path.write_bytes(recipe.change(data) if recipe.change else data)
+    if recipe.suffix in PILLOW:
+        _write_animation(recipe, path)
+    elif recipe.seekable:
+        _write_container(recipe, str(path))
+    else:
+        pipe = _Pipe()
+        _write_container(recipe, pipe)
+        path.write_bytes(pipe.data)
+    if recipe.change:
+        path.write_bytes(recipe.change(path.read_bytes()))
     return path
 
 
-def _animation(recipe: Recipe) -> bytes:
+def _write_animation(recipe: Recipe, path: Path) -> None:
     images = [Image.fromarray(draw(number, recipe.size)) for number in range(recipe.frames)]
     ends = [*recipe.frame_times[1:], recipe.seconds]
     delays = [round((end - time) * 1000) for time, end in zip(recipe.frame_times, ends, strict=True)]
-    target = io.BytesIO()
     images[0].save(
-        target, PILLOW[recipe.suffix], save_all=True, append_images=images[1:], duration=delays, **recipe.options
+        path, PILLOW[recipe.suffix], save_all=True, append_images=images[1:], duration=delays, **recipe.options
     )
-    return target.getvalue()
 
 
 class _Pipe:
@@ -120,8 +125,7 @@ class _Pipe:
         return len(data)
 
 
-def _container(recipe: Recipe) -> bytes:
-    target = io.BytesIO() if recipe.seekable else _Pipe()
+def _write_container(recipe: Recipe, target: str | _Pipe) -> None:
     format_ = recipe.format or FORMATS.get(recipe.suffix, recipe.suffix)
     with av.open(target, "w", format=format_, options=dict(recipe.options)) as container:
         pictures = _picture_stream(container, recipe) if recipe.video else None
@@ -132,7 +136,6 @@ def _container(recipe: Recipe) -> bytes:
             packets += _sound_packets(stream, recipe, first=4.0 * number)
         packets.sort(key=lambda packet: packet.dts * packet.time_base)
         container.mux(recipe.change_packets(packets) if recipe.change_packets else packets)
-    return target.getvalue() if isinstance(target, io.BytesIO) else bytes(target.data)
 
 
 def _picture_stream(container: Any, recipe: Recipe) -> Any:
@@ -175,8 +178,8 @@ def _sound_packets(stream: Any, recipe: Recipe, first: float) -> Iterator[Any]:
     later = recipe.begins_at + recipe.sound_at
     channels = stream.layout.nb_channels
     for begin in range(0, len(samples), PIECE):
-        piece = np.repeat(samples[None, begin : begin + PIECE], channels, axis=0)
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(piece), format="fltp", layout=recipe.layout)
+        piece = np.repeat(samples[begin : begin + PIECE], channels)[None]
+        frame = av.AudioFrame.from_ndarray(piece, format="flt", layout=recipe.layout)
         frame.sample_rate, frame.pts = recipe.sampling_rate, begin
         frame.time_base = Fraction(1, recipe.sampling_rate)
         yield from _moved(stream.encode(frame), later)
