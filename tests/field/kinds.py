@@ -11,7 +11,7 @@ from . import changes
 from .making import Recipe
 
 
-__all__ = ["KINDS", "PENDING", "Kind"]
+__all__ = ["KINDS", "SOUNDS", "Kind"]
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,9 @@ class Kind:
         return (recipe.sound_at - self.delay, recipe.sound_at + recipe.length_of_sound, -self.delay)
 
     @property
-    def channels(self) -> int:
-        return av.AudioLayout(self.recipe.layout).nb_channels
+    def whole_channels(self) -> list[bool]:
+        """Which channels have the whole chirp; that of the bass has not."""
+        return [channel.name != "LFE" for channel in av.AudioLayout(self.recipe.layout).channels]
 
 
 H264 = {"g": "10", "bf": "2"}
@@ -328,9 +329,41 @@ KINDS = {
     "gif cut": replace(usual("gif", change=changes.cut(0.5)), error="cut"),
     "webp cut": replace(usual("webp", change=changes.cut(0.5)), error="cut"),
     "not a video": replace(usual("mp4", change=lambda data: bytes(1000)), error="no video"),
-    "damaged group in mp4": replace(usual("mp4", change_packets=changes.damage(10, 20)), error="damaged"),
-    "damaged group in mkv": replace(usual("mkv", change_packets=changes.damage(10, 20)), error="damaged"),
 }
 
-# Kinds that are wrong today -> what is wrong
-PENDING: dict[tuple[str, str], str] = {}
+
+def sound_alone(suffix: str, codec: str, delay: float = 0.0, **fields: Any) -> Kind:
+    return Kind(Recipe(suffix, None, codec, **{"sound_seconds": 4.0, **fields}), delay=delay)
+
+
+# Files of sound alone
+SOUNDS = {
+    "wav": sound_alone("wav", "pcm_s16le"),
+    "wav, 24 bit": sound_alone("wav", "pcm_s24le", layout="stereo", sampling_rate=96_000),
+    "wav, float": sound_alone("wav", "pcm_f32le"),
+    "wav, telephone": sound_alone("wav", "pcm_mulaw", sampling_rate=8000),
+    "w64": sound_alone("w64", "pcm_s16le"),
+    "aiff": sound_alone("aiff", "pcm_s16be"),
+    "au": sound_alone("au", "pcm_s16be"),
+    "caf": sound_alone("caf", "alac"),
+    "flac": sound_alone("flac", "flac"),
+    "piped flac": sound_alone("flac", "flac", seekable=False),
+    "mp3": sound_alone("mp3", "libmp3lame"),
+    "piped mp3": sound_alone("mp3", "libmp3lame", seekable=False, options={"write_xing": "0"}, delay=MP3_DELAY),
+    "mp2": sound_alone("mp2", "mp2", delay=481 / 48_000),
+    "aac": sound_alone("aac", "aac", delay=AAC_DELAY, format="adts"),
+    "m4a": sound_alone("m4a", "aac", format="ipod"),
+    "ac3": sound_alone("ac3", "ac3", delay=AC3_DELAY),
+    "ogg, opus": sound_alone("opus", "libopus"),
+    "ogg, vorbis": sound_alone("ogg", "vorbis", layout="stereo", sound_options={"strict": "-2"}),
+    "ogg, flac": sound_alone("ogg", "flac"),
+    "wma": sound_alone("wma", "wmav2", delay=-2048 / 48_000, format="asf"),
+    "mka": sound_alone("mka", "libopus", format="matroska"),
+    "piped mka": sound_alone("mka", "flac", format="matroska", seekable=False),
+    "weba of a recorder": sound_alone("weba", "libopus", format="webm", seekable=False, options={"live": "1"}),
+    "wavpack": sound_alone("wv", "wavpack"),
+    "tta": sound_alone("tta", "tta"),
+    "wav cut": replace(sound_alone("wav", "pcm_s16le", change=changes.cut(0.5)), error="cut"),
+    "m4a cut": replace(sound_alone("m4a", "aac", format="ipod", change=changes.cut(0.5)), error="cut"),
+    "opus in mka cut": replace(sound_alone("mka", "libopus", format="matroska", change=changes.cut(0.5)), error="cut"),
+}
