@@ -108,7 +108,7 @@ def test_wrong_input_is_one_line_and_status_2(capsys, checkpoint, clip, argument
 def test_files_are_opened_once(capsys, checkpoint, clip, monkeypatch):
     opened = []
     original = sources._download
-    monkeypatch.setattr(sources, "_download", lambda url, timeout: opened.append(url) or original(url, timeout))
+    monkeypatch.setattr(sources, "_download", lambda url, access: opened.append(url) or original(url, access))
     monkeypatch.setattr("sys.stdin", io.StringIO("What is it?\nAre you sure?\n"))
     with serve_folder(clip.rpartition("/")[0]) as address:
         assert main(["chat", f"{address}/clip.mp4", "--model", str(checkpoint), *SHORT]) == 0

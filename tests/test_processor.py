@@ -365,7 +365,7 @@ def test_options_that_do_not_go(processor, clip, options, message):
         (user({"type": ["video"]}), "expected a dict with 'type'"),
         (user({"type": "text", "text": 7}), "message 0, block 0: got the text 7, expected a string"),
         (user({"type": "input_audio", "input_audio": {"data": "AAAA"}}), "expected a dict with 'url', or with 'data'"),
-        (user({"type": "video", "num_frames": "8"}), "num_frames='8', expected a number"),
+        (user({"type": "video", "num_frames": "8"}), "num_frames='8', expected a positive whole number"),
         ([{"content": "What is it?"}], "expected a dict with 'role'"),
         ([{"role": "user", "content": ["What is it?"]}], "got the block 'What is it.*, expected a dict with 'type'"),
         ([{"role": "user", "content": [{"text": "What is it?"}]}], "expected a dict with 'type'"),

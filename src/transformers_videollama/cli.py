@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -206,9 +205,9 @@ class _Talk:
     def _open(self, source: str, kind: str | None = None) -> dict[str, Any]:
         """A block of the conversation, which holds the opened medium."""
         from .media import load_image, load_sound, media_kind
-        from .media.sources import local_file
+        from .media.sources import folder_of, local_file
 
-        file = source if os.path.isdir(source) else local_file(source)
+        file = folder_of(source) or local_file(source)
         kind = kind or media_kind(file)
         span = {"start": self.args.start, "end": self.args.end}
         if kind == "image":

@@ -24,6 +24,8 @@ from transformers import (
 )
 from transformers.configuration_utils import PreTrainedConfig
 
+from .configuration_checks import check_fields, check_grid, check_heads, check_text
+
 
 __all__ = [
     "VideoLlamaAudioConfig",
@@ -37,8 +39,18 @@ LLAMA_VOCAB_SIZE = 32000
 PADDED_LLAMA_VOCAB_SIZE = 32064
 
 
+class _CheckedConfig:
+    """Checks the values of fields before the library works with them; their types, it checks itself."""
+
+    base_config_key: str
+
+    def __post_init__(self, **kwargs):
+        check_fields({**vars(self), **kwargs}, self.base_config_key)
+        super().__post_init__(**kwargs)
+
+
 @strict
-class VideoLlamaResamplerConfig(Blip2QFormerConfig):
+class VideoLlamaResamplerConfig(_CheckedConfig, Blip2QFormerConfig):
     """
     Configuration of a [`VideoLlamaResampler`], the Q-Former that fuses the steps of a video or of a sound track.
 
@@ -65,7 +77,7 @@ class VideoLlamaResamplerConfig(Blip2QFormerConfig):
 
 
 @strict
-class VideoLlamaAudioConfig(PreTrainedConfig):
+class VideoLlamaAudioConfig(_CheckedConfig, PreTrainedConfig):
     """
     Configuration of a [`VideoLlamaAudioModel`], ImageBind's audio trunk and head (arXiv 2305.05665).
 
@@ -109,7 +121,7 @@ class VideoLlamaAudioConfig(PreTrainedConfig):
 
 
 @strict
-class VideoLlamaAudioVisionConfig(PreTrainedConfig):
+class VideoLlamaAudioVisionConfig(_CheckedConfig, PreTrainedConfig):
     """
     Configuration of a [`VideoLlamaAudioVisionModel`], ImageBind's vision trunk and head, which stands in for the
     audio trunk while the audio branch is trained.
@@ -210,6 +222,7 @@ class VideoLlamaConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
+        check_fields({**vars(self), **kwargs})
         for name in ("vision_config", "qformer_config", "video_resampler_config"):
             setattr(self, name, self._part(name, getattr(self, name) or {}))
         self.audio_config = self._part("audio_config", self.audio_config)
@@ -238,6 +251,7 @@ class VideoLlamaConfig(PreTrainedConfig):
                 f"{config_class.model_type!r}), got a {type(value).__name__} of model_type {kind!r}; this part of the "
                 "network has no other architecture"
             )
+        check_fields(value if isinstance(value, dict) else vars(value), name)
         return config_class(**value) if isinstance(value, dict) else value
 
     def validate_architecture(self):
@@ -260,6 +274,23 @@ class VideoLlamaConfig(PreTrainedConfig):
                 f"the placeholder ids {placeholders} must be rows of the language model's vocabulary, which has "
                 f"{self.text_config.vocab_size}; resize its embeddings first"
             )
+        self._check_parts()
+
+    def _check_parts(self) -> None:
+        """Checks that each part can be built and run."""
+        vision, audio, standing_in = self.vision_config, self.audio_config, self.audio_vision_config
+        check_grid("vision_config", vision.image_size, vision.image_size, vision.patch_size, vision.patch_size)
+        if audio is not None:
+            sides = audio.num_mel_bins, audio.num_mel_frames
+            check_grid("audio_config", *sides, audio.patch_size, audio.patch_stride)
+        if standing_in is not None:
+            side, patch = standing_in.image_size, standing_in.patch_size
+            check_grid("audio_vision_config", side, side, patch, patch)
+        for name in self.sub_configs:
+            part = getattr(self, name)
+            if part is not None and name != "text_config":  # which may have heads of another width
+                check_heads(part, name)
+        check_text(self.text_config, self.output_vocab_size)
 
 
 def _text_config(value: dict | PreTrainedConfig | None) -> PreTrainedConfig:
@@ -267,12 +298,18 @@ def _text_config(value: dict | PreTrainedConfig | None) -> PreTrainedConfig:
         return LlamaConfig(vocab_size=PADDED_LLAMA_VOCAB_SIZE)
     if isinstance(value, dict):
         values = dict(value)
+        check_fields(values, "text_config")
+        if not isinstance(values.get("model_type", ""), str):
+            raise ValueError(
+                f"text_config: got model_type={values['model_type']!r}, expected a string such as 'llama'"
+            )
         value = AutoConfig.for_model(values.pop("model_type", "llama"), **values)
     if type(value) not in MODEL_FOR_CAUSAL_LM_MAPPING or not hasattr(value, "vocab_size"):
         raise ValueError(
             f"text_config must be of a causal language model that AutoModelForCausalLM knows, got a "
             f"{type(value).__name__} (model_type {value.model_type!r})"
         )
+    check_fields(vars(value), "text_config")
     return value
 
 

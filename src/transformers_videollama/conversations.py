@@ -4,7 +4,8 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .media import load_image, load_sound
+from .block_keys import BLOCK_OPTIONS
+from .media import MediaAccess, load_image, load_sound
 from .media.parallel import in_parallel
 from .messages import Block, EncodedMedia, Message, parse_message
 from .video_processing_video_llama import SAMPLING_OPTIONS, VideoLlamaVideoProcessor, as_list_of_metadata
@@ -16,10 +17,19 @@ __all__ = ["OpenedMedia"]
 class OpenedMedia:
     """Opens the items of conversations, once and in their order, and says in the conversation what is in them."""
 
-    def __init__(self, video_processor: VideoLlamaVideoProcessor, options: dict, *, hear: bool, add_timestamps: bool):
+    def __init__(
+        self,
+        video_processor: VideoLlamaVideoProcessor,
+        options: dict,
+        *,
+        hear: bool,
+        add_timestamps: bool,
+        access: MediaAccess,
+    ):
         self.video_processor = video_processor
+        self.access = access.for_request()
         given = {**options, **options.get("videos_kwargs", {})}
-        names = (*SAMPLING_OPTIONS, "size", "do_resize")
+        names = (*SAMPLING_OPTIONS, "size", "do_resize", "model_max_frames")
         self.video_options = {name: given[name] for name in names if name in given}
         # In the order of the videos; a check that each has one follows when all are processed
         self.video_metadata = iter(as_list_of_metadata(given["video_metadata"]) if "video_metadata" in given else ())
@@ -68,11 +78,12 @@ class OpenedMedia:
             told = "timestamps" in fields and self.add_timestamps
             return [{"type": kind, "timestamps": fields["timestamps"]} if told else {"type": kind}]
         if kind == "image":
-            self.images.append(source if isinstance(source, EncodedMedia) else load_image(source))
+            self.images.append(source if isinstance(source, EncodedMedia) else load_image(source, access=self.access))
             return [{"type": "image"}]
         if kind == "audio":
-            options = {name: fields[name] for name in ("sampling_rate", "start", "end") if name in fields}
-            self.sounds.append(source if isinstance(source, EncodedMedia) else load_sound(source, **options))
+            options = {name: fields[name] for name in BLOCK_OPTIONS["audio"] if name in fields}
+            encoded = isinstance(source, EncodedMedia)
+            self.sounds.append(source if encoded else load_sound(source, access=self.access, **options))
             return [{"type": "audio"}]
         return self._open_video(source, fields)
 
@@ -80,8 +91,8 @@ class OpenedMedia:
         if isinstance(source, EncodedMedia):
             self.videos.append(source)
             return [{"type": "video"}]
-        own = {name: fields[name] for name in (*SAMPLING_OPTIONS, "video_metadata") if name in fields}
-        shared = {**self.video_options, "video_metadata": next(self.video_metadata, None)}
+        own = {name: fields[name] for name in BLOCK_OPTIONS["video"] if name in fields}
+        shared = {**self.video_options, "video_metadata": next(self.video_metadata, None), "access": self.access}
         if "num_frames" in own or "fps" in own:
             shared.pop("num_frames", None)
             shared.pop("fps", None)

@@ -15,7 +15,7 @@
 """Sound -> the log-mel spectrograms of ImageBind's audio trunk."""
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,14 +23,31 @@ from transformers.feature_extraction_sequence_utils import SequenceFeatureExtrac
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.utils import TensorType
 
-from .media import MediaError, Sound, load_sound
+from .image_processing_video_llama import check_settings
+from .media import MediaAccess, MediaError, Sound, load_sound
+from .media.channels import to_mono
+from .media.checks import number, one_of, optional, whole
+from .media.options import OPTIONS, Downmix, check_options
 from .media.parallel import in_parallel
 from .media.spectrograms import log_mel_spectrogram, window_length
 
 
 __all__ = ["VideoLlamaFeatureExtractor"]
 
-Downmix = Literal["mean", "first"]
+MAX_VALUES = 2**28  # of the spectrograms of one sound: 1 GiB
+SETTINGS = {
+    "feature_size": whole(1, 1024),
+    "sampling_rate": whole(1000, 384_000),
+    "padding_value": number(least=-1e6, most=1e6),
+    "padding_side": one_of("left", "right"),
+    "num_clips": OPTIONS["num_clips"],
+    "clip_seconds": number(least=0.025, most=600),
+    "num_mel_frames": whole(1, 2**16),
+    "mean": number(least=-1e6, most=1e6),
+    "std": number(least=1e-4, most=1e6),
+    "downmix": OPTIONS["downmix"],
+    "model_max_clips": optional(whole(1)),
+}
 
 
 class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
@@ -48,7 +65,10 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
         num_mel_frames (`int`, defaults to 204): Width that spectrograms are filled up or cut to.
         mean, std (`float`, default -4.268 and 9.138): ImageBind's normalisation, `(x - mean) / std`.
         downmix (`str`, defaults to "mean"): How channels become one: their "mean", or the "first", which is what the
-            original takes.
+            original takes. More than two whose places are known, as in 5.1, are weighed as FFmpeg does (ITU-R
+            BS.775): the front sides at -3 dB and those behind at -6 dB of the center, without the bass channel.
+        model_max_clips (`int`, *optional*): Clips of one sound that the model has positions for. More are refused
+            before they are read; `None`: it is not known.
     """
 
     model_input_names = ["input_features", "audio_clip_mask"]
@@ -64,6 +84,7 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
         mean: float = -4.268,
         std: float = 9.138,
         downmix: Downmix = "mean",
+        model_max_clips: int | None = None,
         **kwargs,
     ):
         # Sounds are never padded here; pipelines only batch if this agrees with the tokenizer's padding side
@@ -75,6 +96,14 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
         self.mean = mean
         self.std = std
         self.downmix = downmix
+        self.model_max_clips = model_max_clips
+        check_settings(self, SETTINGS)
+        values = num_clips * feature_size * num_mel_frames
+        if values > MAX_VALUES:
+            raise ValueError(
+                f"num_clips {num_clips} x feature_size {feature_size} x num_mel_frames {num_mel_frames} are {values} "
+                f"values of one sound, expected at most {MAX_VALUES}"
+            )
 
     def __call__(
         self,
@@ -83,6 +112,7 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
         downmix: Downmix | None = None,
         num_clips: int | None = None,
         return_tensors: str | TensorType | None = None,
+        access: MediaAccess | None = None,
     ) -> BatchFeature:
         """
         Args:
@@ -93,6 +123,8 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
             downmix (`str`, *optional*): Overrides the extractor's.
             num_clips (`int`, *optional*): Overrides the extractor's.
             return_tensors (`str`, *optional*): "pt" or "np"; lists by default.
+            access ([`MediaAccess`], *optional*): What may be opened, and how much work it may be; what
+                `restrict_media_access` has set for the process by default.
 
         Returns:
             [`BatchFeature`]: `input_features` (sounds, num_clips, feature_size, num_mel_frames), float32, and
@@ -107,11 +139,14 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
                 f"sampling_rate is {sampling_rate} Hz, but this feature extractor takes {self.sampling_rate} Hz; "
                 f"resample the samples, or open them with load_sound(samples, sampling_rate={sampling_rate})"
             )
+        given = check_options({"downmix": downmix, "num_clips": num_clips})
         downmix = self.downmix if downmix is None else downmix
-        if downmix not in ("mean", "first"):
-            raise ValueError(f'downmix must be "mean" or "first", got {downmix!r}')
-        num_clips = self.num_clips if num_clips is None else num_clips
-        sounds = self.fetch_audio(raw_speech)
+        num_clips = self.num_clips if num_clips is None else given["num_clips"]
+        if self.model_max_clips is not None and num_clips > self.model_max_clips:
+            raise ValueError(
+                f"got num_clips={num_clips}, but the model takes at most {self.model_max_clips} clips of a sound"
+            )
+        sounds = self.fetch_audio(raw_speech, access=access)
         features = torch.stack(in_parallel(lambda sound: self._sound_features(sound, downmix, num_clips), sounds))
         mask = torch.ones(features.shape[:2], dtype=torch.bool)
         data = {"input_features": features, "audio_clip_mask": mask}
@@ -119,7 +154,9 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
             data = {name: tensor.tolist() for name, tensor in data.items()}
         return BatchFeature(data, tensor_type=return_tensors)
 
-    def fetch_audio(self, audio: Any, sampling_rate: int | None = None) -> list[Sound]:
+    def fetch_audio(
+        self, audio: Any, sampling_rate: int | None = None, *, access: MediaAccess | None = None
+    ) -> list[Sound]:
         """
         Opens sounds, as the library's pipelines ask of a feature extractor.
 
@@ -127,8 +164,9 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
             audio: One sound or a list of them; what a source can be is said at [`load_sound`].
             sampling_rate (`int`, *optional*): The rate that the library wants them at. It is not needed, because
                 sounds are resampled when they are read.
+            access ([`MediaAccess`], *optional*): As in a call.
         """
-        return [load_sound(item, **self._rate_of(item)) for item in as_list_of_sounds(audio)]
+        return [load_sound(item, access=access, **self._rate_of(item)) for item in as_list_of_sounds(audio)]
 
     def clip_starts(self, num_samples: int, num_clips: int | None = None) -> list[int]:
         """
@@ -164,7 +202,7 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
         for start in starts:
             if start not in spectrograms:  # a short sound gives the same clip every time
                 channels = sound.read(start / rate, (start + length) / rate, rate)
-                mono = channels[0] if downmix == "first" else channels.mean(axis=0)
+                mono = channels[0] if downmix == "first" else to_mono(channels, sound.channels)
                 spectrograms[start] = self._log_mel(torch.from_numpy(mono))
         clips = torch.stack([spectrograms[start] for start in starts])
         return (clips - self.mean) / self.std

@@ -14,11 +14,49 @@
 
 """Images -> pixels of the vision tower."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from transformers import BlipImageProcessorPil
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImageResampling
 
+from .media.checks import Check, check_value, flag, number, optional, several, whole
 
-__all__ = ["VideoLlamaImageProcessor"]
+
+__all__ = ["PICTURE_SETTINGS", "VideoLlamaImageProcessor", "check_settings"]
+
+MAX_SIDE = 4096
+
+
+def _is_size(value: Any) -> bool:
+    side = whole(1, MAX_SIDE)
+    sides = dict(value) if isinstance(value, Mapping) or hasattr(value, "shortest_edge") else {}
+    return sides.keys() == {"height", "width"} and all(map(side.accepts, sides.values()))
+
+
+SIZE = Check(f"height and width, each from 1 to {MAX_SIDE}", _is_size)
+PICTURE_SETTINGS = {
+    "size": SIZE,
+    "crop_size": optional(SIZE),
+    "pad_size": optional(SIZE),
+    "resample": whole(0, 5),
+    "rescale_factor": number(least=1e-6, most=1),
+    "image_mean": several(number(least=-1e4, most=1e4), 3),
+    "image_std": several(number(least=1e-4, most=1e4), 3),
+    **dict.fromkeys(("do_resize", "do_rescale", "do_normalize", "do_convert_rgb"), flag),
+    **dict.fromkeys(("do_center_crop", "do_pad"), optional(flag)),
+}
+
+
+def check_settings(processor: Any, checks: Mapping[str, Check]) -> None:
+    """
+    Sees to it that a processor, as a file may have described it, can process.
+
+    Raises:
+        ValueError: for a setting with a value that it cannot have; the message has the class, both and what to expect.
+    """
+    for name, check in checks.items():
+        check_value(name, getattr(processor, name, None), check, f"{type(processor).__name__}: ")
 
 
 class VideoLlamaImageProcessor(BlipImageProcessorPil):
@@ -36,3 +74,7 @@ class VideoLlamaImageProcessor(BlipImageProcessorPil):
     do_rescale = True
     do_normalize = True
     do_convert_rgb = True
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        check_settings(self, PICTURE_SETTINGS)

@@ -6,10 +6,13 @@ arguments that items become.
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import torch
+
+from .block_keys import SOURCE_KEYS, check_block_keys, check_source_keys
+from .media.checks import shown
+from .media.options import check_options
 
 
 __all__ = [
@@ -25,14 +28,6 @@ __all__ = [
     "parse_block",
     "parse_message",
 ]
-
-# The keys under which a block holds its medium, in the order of preference: the library's own names, and OpenAI's.
-SOURCE_KEYS = {
-    "image": ("image", "url", "path", "base64", "image_url"),
-    "video": ("video", "url", "path", "video_url"),
-    "audio": ("audio", "url", "path", "audio_url", "input_audio"),
-}
-NUMBERS = ("num_frames", "fps", "start", "end", "sampling_rate")
 
 
 @dataclass(frozen=True)
@@ -150,14 +145,14 @@ def parse_message(message: Any, where: str = "the message") -> Message:
     """
     message = _as_mapping(message)
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-        raise ValueError(f"{where}: got the message {_shown(message)}, expected a dict with 'role' and 'content'")
+        raise ValueError(f"{where}: got the message {shown(message)}, expected a dict with 'role' and 'content'")
     fields = {key: value for key, value in message.items() if value is not None and key not in ("role", "content")}
     content = message.get("content")
     content = "" if content is None else content
     if isinstance(content, str):
         return Message(message["role"], content, fields)
     if not isinstance(content, Sequence):
-        raise ValueError(f"{where}: got the content {_shown(content)}, expected a string or a list of blocks")
+        raise ValueError(f"{where}: got the content {shown(content)}, expected a string or a list of blocks")
     blocks = [parse_block(block, f"{where}, block {i}") for i, block in enumerate(content)]
     return Message(message["role"], blocks, fields)
 
@@ -172,23 +167,34 @@ def parse_block(block: Any, where: str = "the block") -> Block:
         where (`str`): Its name in errors.
 
     Raises:
-        ValueError: for another form. Nothing checks here whether a source exists; opening it does.
+        ValueError: for another form, for a key that its kind does not have (the message names the nearest that it
+            has), and for an option with a value that it cannot have. Nothing checks here whether a source exists;
+            opening it does.
     """
     block = _as_mapping(block)
     if not isinstance(block, Mapping) or not isinstance(block.get("type"), str):
-        raise ValueError(f"{where}: got the block {_shown(block)}, expected a dict with 'type'")
+        raise ValueError(f"{where}: got the block {shown(block)}, expected a dict with 'type'")
     kind = {"input_audio": "audio"}.get(block["type"], block["type"].removesuffix("_url"))
-    if kind == "text" and not isinstance(block.get("text"), str):
-        raise ValueError(f"{where}: got the text {_shown(block.get('text'))}, expected a string")
-    for name in NUMBERS:
-        value = block.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
-            raise ValueError(f"{where}: got {name}={_shown(value)}, expected a number")
-    fields = {key: value for key, value in block.items() if value is not None and key != "type"}
+    fields = _present(block)
+    fields.pop("type")
+    check_block_keys(kind, fields, where)
+    if kind == "text" and not isinstance(fields.get("text"), str):
+        raise ValueError(f"{where}: got the text {shown(block.get('text'))}, expected a string")
+    if kind in SOURCE_KEYS:
+        fields = check_options(fields, f"{where}: ")
     keys = tuple(key for key in SOURCE_KEYS.get(kind, ()) if key in fields)
     values = [fields.pop(key) for key in keys]
-    source = _source(keys[0], values[0], where) if keys else None
+    source = _source(kind, keys[0], values[0], where) if keys else None
     return Block(kind, fields, source, keys)
+
+
+def _present(values: Mapping) -> dict[str, Any]:
+    """Arrow gives every block the keys of all, with `None`, or a dict of `None`, for what it has not."""
+    return {name: value for name, value in values.items() if not _is_absent(value)}
+
+
+def _is_absent(value: Any) -> bool:
+    return value is None or (isinstance(value, Mapping) and bool(value) and all(v is None for v in value.values()))
 
 
 def _as_mapping(value: Any) -> Any:
@@ -198,21 +204,22 @@ def _as_mapping(value: Any) -> Any:
     return value.model_dump() if hasattr(value, "model_dump") else value
 
 
-def _source(key: str, value: Any, where: str) -> Any:
+def _source(kind: str, key: str, value: Any, where: str) -> Any:
     """The source of an item; OpenAI's `{"url": ...}` and `{"data": base64, "format": ...}` become addresses."""
+    value = _as_mapping(value) if key.endswith(("_url", "input_audio")) else value
     if isinstance(value, Mapping):
-        if "url" in value:
-            return value["url"]
-        if {"data", "format"} <= value.keys():
-            return f"data:audio/{value['format']};base64,{value['data']}"
-        raise ValueError(f"{where}: got {_shown(value)}, expected a dict with 'url', or with 'data' and 'format'")
+        given = _present(value)
+        if not (given.keys() & {"url", "bytes", "path", "array"} or {"data", "format"} <= given.keys()):
+            raise ValueError(
+                f"{where}: got {shown(value)}, expected a dict with 'url', or with 'data' and 'format', 'bytes' or "
+                "'path', 'array' and 'sampling_rate'"
+            )
+        check_source_keys(kind, key, given, where)
+        if "url" in given:
+            return given["url"]
+        return f"data:audio/{given['format']};base64,{given['data']}" if "data" in given else value
     if key == "base64":
         if not isinstance(value, str):
             raise ValueError(f"{where}: got base64 of {type(value).__name__}, expected a string")
         return value if value.startswith("data:") else f"data:image/*;base64,{value}"
     return value
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}..."

@@ -26,9 +26,12 @@ from transformers.tokenization_utils_base import BatchEncoding
 from transformers.utils import logging
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from .block_keys import check_foreign_names
 from .conversations import OpenedMedia
 from .feature_extraction_video_llama import Downmix, as_list_of_sounds
-from .media import load_image
+from .media import MediaAccess, load_image, media_access
+from .media.checks import Check, check_value, flag, optional, whole
+from .media.options import check_options
 from .messages import EncodedMedia
 from .video_processing_video_llama import VideoLlamaVideoProcessorKwargs, as_list_of_videos, pad_steps
 
@@ -37,6 +40,12 @@ __all__ = ["VideoLlamaProcessor", "VideoLlamaProcessorKwargs"]
 
 logger = logging.get_logger(__name__)
 PLACEHOLDER_TOKENS = {"image": "<image>", "video": "<video>", "audio": "<audio>"}
+SETTINGS = {
+    "num_video_tokens": whole(1, 4096),
+    "num_audio_tokens": whole(0, 4096),
+    "load_audio_from_video": flag,
+    "stop_string": optional(Check("text that is not empty", lambda value: isinstance(value, str) and bool(value))),
+}
 
 
 class VideoLlamaProcessorVideosKwargs(VideoLlamaVideoProcessorKwargs, total=False):
@@ -57,11 +66,13 @@ class VideoLlamaAudioKwargs(TypedDict, total=False):
         sampling_rate (`int`, *optional*): Hz of sounds that are given as arrays; must be the feature extractor's.
         downmix (`str`, *optional*): "mean" or "first", how channels become one.
         num_clips (`int`, *optional*): Clips of a sound.
+        access ([`MediaAccess`], *optional*): What may be opened, and how much work it may be.
     """
 
     sampling_rate: int | None
     downmix: Downmix | None
     num_clips: int | None
+    access: MediaAccess | None
     return_tensors: Any
 
 
@@ -106,13 +117,31 @@ class VideoLlamaProcessor(ProcessorMixin):
         stop_string: str | None = None,
     ):
         super().__init__(image_processor, video_processor, feature_extractor, tokenizer, chat_template=chat_template)
-        self.num_video_tokens = num_video_tokens
-        self.num_audio_tokens = num_audio_tokens
-        self.load_audio_from_video = load_audio_from_video
-        self.stop_string = stop_string
+        self.num_video_tokens = check_value("num_video_tokens", num_video_tokens, SETTINGS["num_video_tokens"])
+        self.num_audio_tokens = check_value("num_audio_tokens", num_audio_tokens, SETTINGS["num_audio_tokens"])
+        self.load_audio_from_video = check_value(
+            "load_audio_from_video", load_audio_from_video, SETTINGS["load_audio_from_video"]
+        )
+        self.stop_string = check_value("stop_string", stop_string, SETTINGS["stop_string"])
         self.image_token, self.video_token, self.audio_token = PLACEHOLDER_TOKENS.values()
         for modality, token in PLACEHOLDER_TOKENS.items():
             setattr(self, f"{modality}_token_id", tokenizer.convert_tokens_to_ids(token))
+
+    def __call__(self, images=None, text=None, videos=None, audio=None, **kwargs) -> BatchFeature:
+        """
+        Args:
+            images, text, videos, audio (*optional*): One item or a list of items of a kind; text with a placeholder
+                for each of the others.
+            kwargs: Options of [`VideoLlamaProcessorKwargs`], by themselves or in `videos_kwargs`, `audio_kwargs`, ...
+
+        Returns:
+            [`BatchFeature`]: as [`~VideoLlamaProcessor.apply_chat_template`].
+
+        Raises:
+            MediaError (a `ValueError`): for an item that cannot be read.
+            ValueError: for an option that cannot have its value, or has the name that another library gives it.
+        """
+        return super().__call__(images=images, text=text, videos=videos, audio=audio, **_checked(kwargs))
 
     def apply_chat_template(
         self,
@@ -130,6 +159,7 @@ class VideoLlamaProcessor(ProcessorMixin):
         load_audio_from_video: bool | None = None,
         add_timestamps: bool = True,
         processor_kwargs: dict | None = None,
+        access: MediaAccess | None = None,
         **kwargs,
     ) -> str | list[str] | list | BatchFeature:
         """
@@ -160,6 +190,8 @@ class VideoLlamaProcessor(ProcessorMixin):
                 video without sound, if they are known.
             processor_kwargs (`dict`, *optional*): Arguments of the processor's call, such as `num_frames`, `fps`,
                 `downmix`, `padding`.
+            access ([`MediaAccess`], *optional*): What may be opened, and how much work one item and all of them may
+                be; what `restrict_media_access` has set for the process by default.
             kwargs: Variables of the template; the rest is taken as `processor_kwargs`.
 
         Returns:
@@ -174,9 +206,9 @@ class VideoLlamaProcessor(ProcessorMixin):
             raise ValueError(
                 "continue_final_message goes with neither add_generation_prompt nor return_assistant_tokens_mask"
             )
-        options = {**kwargs, **(processor_kwargs or {})}
+        options = _checked({**kwargs, **(processor_kwargs or {})})
         conversations, is_batched = _as_batch(conversation)
-        opened = self._opened_media(options, load_audio_from_video, add_timestamps)
+        opened = self._opened_media(options, load_audio_from_video, add_timestamps, access)
         prompts, answer_spans = self._render(
             opened.open_conversations(conversations),
             self._template(chat_template),
@@ -211,12 +243,13 @@ class VideoLlamaProcessor(ProcessorMixin):
         load_audio_from_video: bool | None = None,
         add_timestamps: bool = True,
         processor_kwargs: dict | None = None,
+        access: MediaAccess | None = None,
     ) -> tuple[list[dict], BatchFeature]:
         """
         Takes the items out of messages, so that they need not be opened again for another question.
 
         Args:
-            messages (`list`), load_audio_from_video, add_timestamps, processor_kwargs: as in
+            messages (`list`), load_audio_from_video, add_timestamps, processor_kwargs, access: as in
                 [`~VideoLlamaProcessor.apply_chat_template`].
 
         Returns:
@@ -226,8 +259,8 @@ class VideoLlamaProcessor(ProcessorMixin):
         Raises:
             MediaError, ValueError: as [`~VideoLlamaProcessor.apply_chat_template`].
         """
-        options = dict(processor_kwargs or {})
-        opened = self._opened_media(options, load_audio_from_video, add_timestamps)
+        options = _checked(processor_kwargs or {})
+        opened = self._opened_media(options, load_audio_from_video, add_timestamps, access)
         bare = opened.open_conversation(messages)
         items = {"images": opened.images, "videos": opened.videos, "audio": opened.sounds}
         given = {name: values for name, values in items.items() if values}
@@ -262,20 +295,37 @@ class VideoLlamaProcessor(ProcessorMixin):
             prompts = [prompt.replace(token, tokens) for prompt in prompts]
         return self.tokenizer(prompts, add_special_tokens=False, padding=True, return_tensors=return_tensors)
 
-    def _opened_media(self, options: dict, load_audio_from_video: bool | None, add_timestamps: bool) -> OpenedMedia:
+    def _frame_limit(self, frames_as_sound: bool) -> dict[str, int]:
+        """Frames that stand in for sound go through the audio branch, which has positions of its own."""
+        limit = self.feature_extractor.model_max_clips if frames_as_sound else None
+        return {} if limit is None else {"model_max_frames": limit}
+
+    def _opened_media(
+        self,
+        options: dict,
+        load_audio_from_video: bool | None,
+        add_timestamps: bool,
+        access: MediaAccess | None,
+    ) -> OpenedMedia:
+        check_options({"load_audio_from_video": load_audio_from_video, "add_timestamps": add_timestamps})
         hear = self.load_audio_from_video if load_audio_from_video is None else load_audio_from_video
         if hear and not self.num_audio_tokens:  # the library's server asks for it of any model
             logger.warning_once("the sound of videos is left out: this checkpoint has no audio branch")
             hear = False
-        return OpenedMedia(self.video_processor, options, hear=hear, add_timestamps=add_timestamps)
+        as_sound = {**options, **options.get("videos_kwargs", {})}.get("frames_as_sound", False)
+        options = {**options, **self._frame_limit(as_sound)}
+        access = media_access() if access is None else access
+        return OpenedMedia(self.video_processor, options, hear=hear, add_timestamps=add_timestamps, access=access)
 
     def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
         """Flat lists of items, in the order of the placeholders; the library's hook before `validate_inputs`."""
         if text is not None:
             text = [text] if isinstance(text, str) else list(text)
         if images is not None:
+            access = {**kwargs, **kwargs.get("images_kwargs", {})}.get("access")
             images = [
-                image if isinstance(image, EncodedMedia) else load_image(image) for image in _as_list_of_images(images)
+                image if isinstance(image, EncodedMedia) else load_image(image, access=access)
+                for image in _as_list_of_images(images)
             ]
         videos = None if videos is None else as_list_of_videos(videos)
         audio = None if audio is None else as_list_of_sounds(audio)
@@ -327,7 +377,7 @@ class VideoLlamaProcessor(ProcessorMixin):
     def _process_videos(self, videos, frames_as_sound: bool = False, **kwargs):
         features = _encoded_features(videos)
         if features is None:
-            processed = self.video_processor(videos, **kwargs)
+            processed = self.video_processor(videos, **{**kwargs, **self._frame_limit(frames_as_sound)})
             names = {"pixel_values_videos": "audio_pixel_values", "video_frame_mask": "audio_clip_mask"}
         else:
             processed = _padded_features(features, "video_frame_features", "video_frame_mask", **kwargs)
@@ -406,6 +456,17 @@ class VideoLlamaProcessor(ProcessorMixin):
         if template is None:
             raise ValueError(f"this processor has no default chat template, but {sorted(named)}; pass chat_template")
         return template
+
+
+def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a call, those for one kind of item in a dict of their own."""
+    check_foreign_names(options)
+    nested = {
+        name: _checked(values)
+        for name, values in options.items()
+        if name in ("videos_kwargs", "audio_kwargs") and isinstance(values, Mapping)
+    }
+    return check_options({**options, **nested})
 
 
 def _as_batch(conversation: Sequence) -> tuple[list, bool]:

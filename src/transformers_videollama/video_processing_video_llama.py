@@ -30,7 +30,10 @@ from transformers.utils import TensorType
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
-from .media import DEFAULT_NUM_FRAMES, Sampling, Video, load_video
+from .image_processing_video_llama import PICTURE_SETTINGS, check_settings
+from .media import DEFAULT_NUM_FRAMES, MediaAccess, Sampling, Video, load_video
+from .media.checks import flag, optional, whole
+from .media.options import OPTIONS
 from .media.parallel import in_parallel
 
 
@@ -38,6 +41,15 @@ __all__ = ["VideoLlamaVideoProcessor", "VideoLlamaVideoProcessorKwargs"]
 
 # The options that choose the frames of a video
 SAMPLING_OPTIONS = ("num_frames", "fps", "sampling", "start", "end", "do_sample_frames")
+
+SAMPLING_SETTINGS = {
+    "num_frames": optional(OPTIONS["num_frames"]),
+    "fps": optional(OPTIONS["fps"]),
+    "sampling": OPTIONS["sampling"],
+    "do_sample_frames": flag,
+    "return_metadata": flag,
+    "model_max_frames": optional(whole(1)),
+}
 
 
 class VideoLlamaVideoProcessorKwargs(VideosKwargs, total=False):
@@ -47,11 +59,16 @@ class VideoLlamaVideoProcessorKwargs(VideosKwargs, total=False):
     Attributes:
         sampling (`str`, *optional*, defaults to "uniform"): "uniform", or "headtail", the random frames of training.
         start, end (`float`, *optional*): Span of the video in seconds that frames are sampled from.
+        access ([`MediaAccess`], *optional*): What may be opened, and how much work it may be.
+        model_max_frames (`int`, *optional*): Frames of one video that the model has positions for. More are refused
+            before they are decoded; `None`: it is not known.
     """
 
     sampling: Sampling
+    model_max_frames: int | None
     start: int | float | None
     end: int | float | None
+    access: MediaAccess | None
 
 
 class VideoLlamaVideoProcessor(BaseVideoProcessor):
@@ -75,6 +92,11 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
     num_frames = DEFAULT_NUM_FRAMES
     fps = None
     sampling = "uniform"
+    model_max_frames = None
+
+    def __init__(self, **kwargs: Unpack[VideoLlamaVideoProcessorKwargs]):
+        super().__init__(**kwargs)
+        check_settings(self, PICTURE_SETTINGS | SAMPLING_SETTINGS)
 
     def preprocess(self, videos: Any, **kwargs: Unpack[VideoLlamaVideoProcessorKwargs]) -> BatchFeature:
         """
@@ -93,8 +115,9 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
         Raises:
             MediaError (a `ValueError`): for a video that cannot be read, or has no frames.
         """
-        opening = {name: kwargs.pop(name) for name in (*SAMPLING_OPTIONS, "video_metadata") if name in kwargs}
-        opening |= {name: kwargs.get(name) for name in ("size", "do_resize")}
+        names = (*SAMPLING_OPTIONS, "video_metadata", "access")
+        opening = {name: kwargs.pop(name) for name in names if name in kwargs}
+        opening |= {name: kwargs.get(name) for name in ("size", "do_resize", "model_max_frames")}
         opened = self.open_videos(as_list_of_videos(videos), **opening)
         return super().preprocess(
             [video.frames for video in opened],
@@ -116,7 +139,9 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
         do_sample_frames: bool | None = None,
         size: Any = None,
         do_resize: bool | None = None,
+        model_max_frames: int | None = None,
         generator: np.random.Generator | None = None,
+        access: MediaAccess | None = None,
     ) -> list[Video]:
         """
         Decodes the frames that `preprocess` would take. A video that is loaded already is left as it is.
@@ -125,10 +150,17 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
             sources (`list`): One entry for each video, whatever [`load_video`] takes.
             num_frames, fps, sampling, start, end, video_metadata, do_sample_frames, size, do_resize (*optional*): As
                 for `preprocess`; the processor's own by default.
+            model_max_frames (`int`, *optional*): As the processor's own, which it is by default.
             generator (`np.random.Generator`, *optional*): The generator that "headtail" draws from.
+            access ([`MediaAccess`], *optional*): What may be opened, and how much work it may be; what
+                `restrict_media_access` has set for the process by default.
 
         Returns:
             `list[Video]`, in the order given.
+
+        Raises:
+            MediaError (a `ValueError`): for a video that cannot be read, or has no frames.
+            ValueError: for an option that cannot have its value, and for more frames than `model_max_frames`.
         """
         if num_frames is None and fps is None:
             num_frames, fps = (self.num_frames if self.fps is None else None), self.fps
@@ -143,11 +175,13 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
             load_video,
             num_frames=num_frames,
             fps=fps,
-            sampling=sampling or self.sampling,
+            sampling=self.sampling if sampling is None else sampling,
             start=start,
             end=end,
             size=height_width,
+            max_frames=self.model_max_frames if model_max_frames is None else model_max_frames,
             generator=generator,
+            access=access,
         )
         known = _metadata_of_each(video_metadata, len(sources))
         pairs = zip(sources, known, strict=True)

@@ -32,10 +32,16 @@ def build_processor(
     side = config.vision_config.image_size
     has_audio = config.audio_config is not None
     audio = config.audio_config
-    sound = {"feature_size": audio.num_mel_bins, "num_mel_frames": audio.num_mel_frames} if has_audio else {}
+    sound = {}
+    if has_audio:
+        clips = config.audio_resampler_config.max_position_embeddings
+        sound = {"feature_size": audio.num_mel_bins, "num_mel_frames": audio.num_mel_frames, "model_max_clips": clips}
     return VideoLlamaProcessor(
         image_processor=VideoLlamaImageProcessor(size={"height": side, "width": side}),
-        video_processor=VideoLlamaVideoProcessor(size={"height": side, "width": side}),
+        video_processor=VideoLlamaVideoProcessor(
+            size={"height": side, "width": side},
+            model_max_frames=config.video_resampler_config.max_position_embeddings,
+        ),
         feature_extractor=VideoLlamaFeatureExtractor(**sound),
         tokenizer=tokenizer,
         chat_template=load_chat_template(style),

@@ -1,8 +1,10 @@
 """Opens files, addresses, bytes and arrays: pixels, times, sound. No other part of the package decodes media."""
 
-from .access import MediaAccess, restrict_media_access
+import warnings
+from typing import Any
+
+from .access import MediaAccess, media_access, restrict_media_access
 from .errors import MediaError
-from .frames import MAX_FRAME_BYTES
 from .images import load_image
 from .sampling import DEFAULT_NUM_FRAMES, Sampling, sample_indices
 from .sound import Sound, load_sound
@@ -11,7 +13,6 @@ from .video import Video, load_video, media_kind
 
 __all__ = [
     "DEFAULT_NUM_FRAMES",
-    "MAX_FRAME_BYTES",
     "MediaAccess",
     "MediaError",
     "Sampling",
@@ -20,7 +21,19 @@ __all__ = [
     "load_image",
     "load_sound",
     "load_video",
+    "media_access",
     "media_kind",
     "restrict_media_access",
     "sample_indices",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "MAX_FRAME_BYTES":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(
+        "MAX_FRAME_BYTES goes with version 0.2: it is max_request_bytes of MediaAccess now, which is passed as access",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return media_access().max_request_bytes

@@ -1,17 +1,19 @@
-"""The choice of frames of a video: pure functions of its length, without I/O."""
+"""The choice of frames of a video: pure functions of its length and times, without I/O."""
 
+import bisect
 import math
-from typing import Literal
+from collections.abc import Sequence
 
 import numpy as np
 
 from .errors import MediaError
+from .options import Sampling, check_options
 
 
 __all__ = ["DEFAULT_NUM_FRAMES", "Sampling", "sample_indices", "span_within"]
 
-Sampling = Literal["uniform", "headtail"]
 DEFAULT_NUM_FRAMES = 8
+TICK = 1e-3  # seconds: the clocks of many containers are that coarse, so that a frame of 1/3 s is shown at 0.333 s
 
 
 def sample_indices(
@@ -24,22 +26,28 @@ def sample_indices(
     start: float | None = None,
     end: float | None = None,
     generator: np.random.Generator | int | None = None,
+    times: Sequence[float] | None = None,
 ) -> list[int]:
-    """Choose the frames of a video: a pure function of its length, without I/O.
+    """Choose the frames of a video: a pure function of its length and times, without I/O.
 
     Args:
         total_num_frames (`int`): length of the video.
         num_frames (`int`, defaults to 8 if `fps` is not given): frames wanted; a shorter video gives all it has.
-        video_fps (`float`, *optional*): frames per second of the video; `fps`, `start` and `end` need it.
-        fps (`float`, *optional*): take a frame every `1 / fps` seconds instead of `num_frames` frames; above
-            `video_fps`, every frame once.
-        sampling (`"uniform"` or `"headtail"`): evenly spread from the first frame on, as the original does for
-            inference, or drawn at random, half from each half of the video (the odd one from the second), as it does
-            for training.
+        video_fps (`float`, *optional*): frames per second of a video whose frames are evenly spaced; `fps`, `start`
+            and `end` need it, or `times`.
+        fps (`float`, *optional*): take the frame that is shown every `1 / fps` seconds instead of `num_frames` frames;
+            a frame that is shown for longer is taken once, and above the video's rate every frame is.
+        sampling (`"uniform"`, `"headtail"` or `"time"`): evenly spread over the frames from the first one on, as the
+            original does for inference; or drawn at random, half from each half of the video (the odd one from the
+            second), as it does for training; or the frames that are shown at `num_frames` moments that are evenly
+            spread in time. The last differs from the first where the frame rate varies. A frame that is shown at
+            several of these moments is taken once, so that there may be fewer.
         start, end (`float` seconds, *optional*): only frames at `start <= time < end`; an `end` after the video's end
-            is the video's end.
+            is the video's end. If `times` has no frame there, the one that is still shown at `start` is taken.
         generator (`np.random.Generator` or seed, *optional*): of "headtail". `None` is seed 0, the same frames on
             every call: training passes a generator.
+        times (`Sequence[float]` of length `total_num_frames + 1`, *optional*): when each frame is shown, in seconds
+            from the first, and when the last one ends, ascending. Only entries that are needed are looked up.
 
     Returns:
         `list[int]`: ascending frame numbers, each once.
@@ -48,38 +56,60 @@ def sample_indices(
         ValueError: options that contradict each other.
         MediaError: a span without frames, or a frame rate is needed and unknown.
     """
+    given = {"num_frames": num_frames, "fps": fps, "sampling": sampling, "start": start, "end": end}
+    num_frames, fps, sampling, start, end, video_fps = check_options({**given, "video_fps": video_fps}).values()
     if fps is not None and (num_frames is not None or sampling != "uniform"):
         raise ValueError(f"got fps={fps} with num_frames={num_frames}, sampling={sampling!r}; fps stands alone")
-    if sampling not in ("uniform", "headtail"):
-        raise ValueError(f"got sampling={sampling!r}, expected 'uniform' or 'headtail'")
-    for option, value in {"num_frames": num_frames, "fps": fps, "video_fps": video_fps}.items():
-        if value is not None and not 0 < value < math.inf:
-            raise ValueError(f"got {option}={value}, expected a positive number")
-    first, stop = _frames_between(total_num_frames, video_fps, start, end)
-    span = stop - first
+    if total_num_frames < 1:
+        raise MediaError(f"got a video of {total_num_frames} frames, expected at least 1")
+    wanted = DEFAULT_NUM_FRAMES if num_frames is None else num_frames
+    if times is None:
+        first, stop = _frames_between(total_num_frames, video_fps, start, end)
+    else:
+        first, stop = _frames_shown_between(times, total_num_frames, start, end)
+    if sampling == "headtail":
+        return _head_and_tail(first, stop, min(wanted, stop - first), generator)
+    if times is not None and (fps is not None or sampling == "time"):
+        begin, finish = max(times[first], start or 0.0), times[stop]
+        if fps is not None:
+            return _every(1 / fps, times, first, stop, begin, finish)
+        finish = finish if end is None else min(finish, end)
+        return _every((finish - begin) / wanted, times, first, stop, begin, finish)
+    count = min(wanted, stop - first)
+    step = (stop - first) / count
     if fps is not None:
         if video_fps is None:
             raise MediaError(f"fps={fps} needs the frame rate of the video, which is unknown; pass video_fps")
         step = max(video_fps / fps, 1.0)
-        count = math.ceil(span / step - 1e-9)
-    else:
-        count = min(DEFAULT_NUM_FRAMES if num_frames is None else num_frames, span)
-        step = span / count
-    if sampling == "uniform":
-        # The float step of the original's floor(arange(0, total, total / n)), whose rounding an integer step misses;
-        # not arange itself, which gives n + 1 entries for some n.
-        return [first + int(i * step) for i in range(count)]
+        count = math.ceil((stop - first) / step - 1e-9)
+    # The float step of the original's floor(arange(0, total, total / n)), whose rounding an integer step misses;
+    # not arange itself, which gives n + 1 entries for some n.
+    return [first + int(i * step) for i in range(count)]
+
+
+def _head_and_tail(first: int, stop: int, count: int, generator: np.random.Generator | int | None) -> list[int]:
     rng = np.random.default_rng(0 if generator is None else generator)
-    head, from_head = span // 2, count // 2
+    head, from_head = (stop - first) // 2, count // 2
     picks = [*rng.choice(head, from_head, replace=False)]
-    picks += [*(head + rng.choice(span - head, count - from_head, replace=False))]
+    picks += [*(head + rng.choice(stop - first - head, count - from_head, replace=False))]
     return sorted(first + int(pick) for pick in picks)
 
 
+def _every(period: float, times: Sequence[float], first: int, stop: int, begin: float, finish: float) -> list[int]:
+    """Those of the frames `[first, stop)` that are shown every `period` seconds from `begin` to before `finish`."""
+    picks = [first]
+    while (pick := picks[-1]) + 1 < stop:
+        # The first moment that does not show this frame again; there may be millions before it
+        number = math.ceil((times[pick + 1] - TICK - begin) / period)
+        moment = begin + number * period
+        if moment >= finish - TICK:
+            break
+        picks.append(bisect.bisect_right(times, moment + TICK, pick + 2, stop) - 1)
+    return picks
+
+
 def _frames_between(total: int, fps: float | None, start: float | None, end: float | None) -> tuple[int, int]:
-    """The frames `[first, stop)` of a span in seconds."""
-    if total < 1:
-        raise MediaError(f"got a video of {total} frames, expected at least 1")
+    """The frames `[first, stop)` of a span in seconds, if they are evenly spaced."""
     if start is None and end is None:
         return 0, total
     if fps is None:
@@ -89,6 +119,17 @@ def _frames_between(total: int, fps: float | None, start: float | None, end: flo
     if first >= stop:
         raise MediaError(f"no frame lies between {start} and {end} s; frames are {1 / fps:.3f} s apart")
     return first, stop
+
+
+def _frames_shown_between(
+    times: Sequence[float], total: int, start: float | None, end: float | None
+) -> tuple[int, int]:
+    """The frames `[first, stop)` of a span in seconds; where none begins in it, the one that is shown all along."""
+    if start is None and end is None:
+        return 0, total
+    start, end = span_within(start, end, times[total])
+    first, stop = (bisect.bisect_left(times, seconds - TICK, 0, total) for seconds in (start, end))
+    return (first, stop) if first < stop else (max(stop - 1, 0), max(stop, 1))
 
 
 def span_within(start: float | None, end: float | None, duration: float) -> tuple[float, float]:

@@ -4,26 +4,29 @@ Windows equal those of the whole track, to the sample. The exception is AAC with
 on where decoding began. MP3 and raw AAC have no index: their packets are walked once, not decoded.
 """
 
-import functools
-import itertools
 import math
-import threading
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from .containers import SLACK, declared_seconds, ffmpeg_errors, open_container, open_unguarded
+from .access import MediaAccess, access_for
+from .channels import channel_names
+from .containers import chosen_stream, open_container
 from .errors import MediaError, about
 from .images import ARRAYS, as_numpy
+from .options import check_options
+from .readers import given_samples
 from .resampling import filter_width, resample
 from .sampling import span_within
+from .sound_lengths import length_of
 from .sources import MediaFile, local_file
+from .tracks import ArrayTrack, FileTrack
 
 
 __all__ = ["Sound", "load_sound", "sound_of"]
 
-_PREROLL = 1.0  # seconds decoded and dropped before a window of sound: lossy codecs need what came before
+_SHORTEST = 0.025  # seconds, the window of a spectrogram: in a span with less sound there is nothing to be heard
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +38,7 @@ class Sound:
         sampling_rate (`int`): of the track, in Hz.
         num_channels (`int`): of the track.
         duration (`float`): of the span, in seconds.
+        channels (`tuple[str]` of length num_channels): FFmpeg's names of the channels, as "FL"; empty if unknown.
     """
 
     name: str
@@ -42,7 +46,9 @@ class Sound:
     num_channels: int
     duration: float
     track: Any = field(repr=False)  # has read(first, stop) -> float32 (channels, samples) at the track's own rate
-    offset: float = field(default=0.0, repr=False)  # of the span in the track, in seconds
+    offset: float = field(default=0.0, repr=False)  # of the span in the track, in seconds; silence is around the track
+    channels: tuple[str, ...] = field(default=(), repr=False)
+    zero: float | None = field(default=None, repr=False)  # the container's time 0 of the video; None: the first sample
 
     def read(self, start: float, end: float, sampling_rate: int) -> np.ndarray:
         """Read the window `[start, end)`, in seconds of the span; the cost does not grow with the track.
@@ -63,11 +69,23 @@ class Sound:
             first = round((self.offset + start) * sampling_rate)
             end_of_span = math.ceil((self.offset + self.duration) * sampling_rate - 1e-6)
             stop = min(first + round((end - start) * sampling_rate), end_of_span)
-            samples = self._resampled(first, stop, sampling_rate)
+            samples = self._heard(first, stop, sampling_rate)
             if samples.shape[1] == 0 or not np.isfinite(samples).all():
                 reason = "NaN or infinite" if samples.size else "no"
                 raise MediaError(f"{reason} samples between {start} and {end} s")
             return samples
+
+    def _heard(self, first: int, stop: int, sampling_rate: int) -> np.ndarray:
+        """Samples `[first, stop)` of the resampled track, with silence where a span reaches beyond the track."""
+        track_end = math.ceil(self.track.seconds * sampling_rate - 1e-6)
+        begin, end = max(first, 0), min(stop, track_end)
+        samples = np.zeros((self.num_channels, 0), np.float32)
+        if begin < end:
+            samples = self._resampled(begin, end, sampling_rate)
+        if first >= 0 and self.offset + self.duration <= self.track.seconds:
+            return samples
+        before = min(begin, stop) - first
+        return np.pad(samples, ((0, 0), (before, stop - first - before - samples.shape[1])))
 
     def _resampled(self, first: int, stop: int, sampling_rate: int) -> np.ndarray:
         """Samples `[first, stop)` of the resampled track.
@@ -82,10 +100,35 @@ class Sound:
         native = self.track.read(period * old, (math.ceil(stop / new) + margin) * old)
         return resample(native, old, new)[:, first - period * new : stop - period * new]
 
-    def cut(self, start: float | None, end: float | None) -> "Sound":
-        """The part of this sound in the span `[start, end)`, in seconds; it may be empty."""
-        start, end = start or 0.0, self.duration if end is None else min(end, self.duration)
-        return replace(self, offset=self.offset + start, duration=max(0.0, end - start))
+    def cut(self, start: float | None, end: float | None) -> "Sound | None":
+        """What is heard in the span `[start, end)` of the video whose sound this is.
+
+        Args:
+            start, end (`float` seconds, *optional*): on the video's clock; an end that is not given is the sound's.
+                Without both, it is the whole sound, from its own first sample.
+
+        Returns:
+            `Sound` of that span, with silence where the track does not play; `None` if less than 25 ms of it play.
+        """
+        if start is None and end is None:
+            return self if self.duration > _SHORTEST - 1e-9 else None
+        try:
+            begin = self._begin
+        except MediaError:
+            return self  # what is wrong is said where the sound is read: the pictures may be right
+        start, end_of_sound = start or 0.0, begin + self.duration
+        end = end_of_sound if end is None else end
+        heard = min(end, end_of_sound) - max(start, begin)
+        return self._part(start - begin, end - begin) if heard > _SHORTEST - 1e-9 else None
+
+    @property
+    def _begin(self) -> float:
+        """When the first sample plays, on the video's clock."""
+        return 0.0 if self.zero is None or not self.sampling_rate else self.track.begin + self.offset - self.zero
+
+    def _part(self, start: float, end: float) -> "Sound":
+        """The span `[start, end)` in seconds from the first sample; it may reach beyond the track."""
+        return replace(self, offset=self.offset + start, duration=end - start)
 
 
 def load_sound(
@@ -94,39 +137,58 @@ def load_sound(
     sampling_rate: int | None = None,
     start: float | None = None,
     end: float | None = None,
+    audio_stream: int | str | None = None,
     timeout: float | None = None,
+    access: MediaAccess | None = None,
 ) -> Sound:
     """Open a sound, or the sound of a video; `Sound.read` decodes it.
 
     Args:
-        source: a path, http(s) URL, `file:` or base64 `data:` URI or bytes; an array or tensor of shape (samples,) or
-            (channels, samples), float in -1..1 or int16; a `Sound`.
+        source: a path, http(s) URL, `file:` or base64 `data:` URI, address of fsspec, bytes, or an object with
+            `read`; an array or tensor of shape (samples,) or (channels, samples), float in -1..1 or int16; a cell of
+            `datasets`, `{"bytes", "path"}` or `{"array", "sampling_rate"}`; torchcodec's `AudioDecoder`, all of whose
+            samples are taken; a `Sound`.
         sampling_rate (`int`, *optional*): of samples that come decoded, 16000 by default; a file has its own.
-        start, end (`float` seconds, *optional*): the span to open; an `end` after the sound's end is the sound's end.
-        timeout (`float`, *optional*): seconds for a download; `media.sources.DOWNLOAD_TIMEOUT`, 60, by default.
+        start, end (`float` seconds, *optional*): the span to open, counted from the sound's first sample; an `end`
+            after the sound's end is the sound's end.
+        audio_stream (`int` or `str`, *optional*): the track of a file with several: its number among all streams of
+            the file, from 0, or its language as the file has it, such as "ger". By default FFmpeg chooses.
+        timeout (`float`, *optional*): seconds for a download; `download_timeout` of `access`, 60, by default.
+        access (`MediaAccess`, *optional*): what may be opened, and how much work it may be; what
+            `restrict_media_access` has set for the process by default.
 
     Raises:
+        ValueError: an `audio_stream` of what is no file.
         MediaError: no sound stream, no samples, or a `sampling_rate` that is not the source's.
+        ValueError: an option has a value that it cannot have.
     """
+    given = check_options({"sampling_rate": sampling_rate, "start": start, "end": end, "audio_stream": audio_stream})
+    sampling_rate, start, end, audio_stream = given.values()
+    if audio_stream is not None and isinstance(source, (Sound, *ARRAYS)):
+        raise ValueError(f"got audio_stream={audio_stream!r} for {type(source).__name__}, which has one track")
     if isinstance(source, Sound):
         sound = source
     elif isinstance(source, ARRAYS):
         sound = _sound_of_samples(as_numpy(source), sampling_rate or 16_000)
+    elif (given := given_samples(source, access_for(access, timeout))) is not None:
+        sound = _sound_of_samples(as_numpy(given[0]), given[1])
     else:
-        sound = _sound_of_source(source, timeout)
+        sound = _sound_of_source(source, audio_stream, access_for(access, timeout))
     with about(sound.name):
         if sampling_rate not in (None, sound.sampling_rate):
             raise MediaError(f"wrong sampling rate given, {sampling_rate} Hz; it has {sound.sampling_rate} Hz")
         if start is None and end is None:
             return sound
-        return sound.cut(*span_within(start, end, sound.duration))
+        return sound._part(*span_within(start, end, sound.duration))
 
 
-def _sound_of_source(source: Any, timeout: float | None) -> Sound:
-    file = local_file(source, timeout)
+def _sound_of_source(source: Any, audio_stream: int | str | None, access: MediaAccess) -> Sound:
+    file = local_file(source, access)
     with about(file.name), open_container(file) as container:
-        sound = sound_of(container, file)
+        sound = sound_of(container, file, stream=audio_stream)
         if sound is None:
+            if container.streams.audio:
+                raise MediaError("its sound holds no samples")
             raise MediaError(f"has no sound stream (streams: {[stream.type for stream in container.streams]})")
     sound.read(0.0, 0.1, 16_000)  # whether it can be decoded at all
     return sound
@@ -140,126 +202,34 @@ def _sound_of_samples(samples: np.ndarray, sampling_rate: int) -> Sound:
             raise MediaError("expected shape (samples,) or (channels, samples), with at least one sample")
         if samples.dtype != np.int16 and not (samples.dtype.kind == "f" and np.abs(samples).max() < 100):
             raise MediaError("expected float from -1 to 1 without NaN, or int16")
-    return Sound(name, sampling_rate, len(samples), samples.shape[1] / sampling_rate, _ArrayTrack(samples))
+    seconds = samples.shape[1] / sampling_rate
+    return Sound(name, sampling_rate, len(samples), seconds, ArrayTrack(samples, seconds))
 
 
-def sound_of(container: Any, file: MediaFile) -> Sound | None:
-    """The sound of an open container, not yet decoded; `None` if it has no sound stream."""
-    stream = container.streams.best("audio")
-    if stream is None:
+def sound_of(
+    container: Any, file: MediaFile, *, zero: float | None = None, stream: int | str | None = None
+) -> Sound | None:
+    """The sound of an open container, not yet decoded; the container is left where it was.
+
+    Args:
+        container: PyAV's, of `file`.
+        zero (`float`, *optional*): the container's time, in seconds, at which the video's clock begins. Without it
+            the clock begins with the sound.
+        stream (`int` or `str`, *optional*): see `audio_stream` of `load_sound`.
+
+    Returns:
+        `Sound`; `None` if the container has no sound stream, or one without a packet.
+
+    Raises:
+        MediaError: the container does not have that `stream`, or is damaged.
+    """
+    chosen = chosen_stream(container, "audio", stream)
+    if chosen is None:
         return None
-    declared = declared_seconds(container, stream)
-    duration = _measured_seconds(container, stream) if declared is None else declared
-    context = stream.codec_context  # None for an unknown codec, which is an error where the sound is read
-    rate, channels = (context.sample_rate, context.layout.nb_channels) if context else (0, 0)
-    return Sound(file.name, rate, channels, duration, _FileTrack(file, stream.index, rate, channels, declared))
-
-
-def _measured_seconds(container: Any, stream: Any) -> float:
-    """The end of the last packet, unless FFmpeg's guess is near: that may know of the encoder's delay and padding."""
-    first, last = None, 0
-    for packet in container.demux(stream):
-        if packet.pts is not None:
-            first = packet.pts if first is None else first
-            last = packet.pts + (packet.duration or 0)
-    measured, guessed = (float(ticks * stream.time_base) for ticks in (last - (first or 0), stream.duration or 0))
-    return guessed if abs(guessed - measured) < SLACK else measured
-
-
-class _ArrayTrack:
-    def __init__(self, samples: np.ndarray):
-        self.samples = samples
-
-    def read(self, first: int, stop: int) -> np.ndarray:
-        return _as_float(self.samples[:, first:stop])
-
-
-class _FileTrack:
-    """A sound stream of a file."""
-
-    def __init__(self, file: MediaFile, index: int, rate: int, channels: int, declared_seconds: float | None):
-        self.file, self.index, self.rate, self.channels = file, index, rate, channels
-        self.declared_seconds = declared_seconds
-        self._lock = threading.Lock()
-        self._kept: Any = None  # the open container: opening again would parse its index again, long in a long file
-
-    def __reduce__(self):
-        return type(self), (self.file, self.index, self.rate, self.channels, self.declared_seconds)
-
-    def read(self, first: int, stop: int) -> np.ndarray:
-        """Samples `[first, stop)` of the track as float32 (channels, samples), fewer if the track ends before."""
-        with self._lock, ffmpeg_errors():
-            pieces = self._decode(first, stop, seek=True) if first > _PREROLL * self.rate else None
-            pieces = self._decode(first, stop, seek=False) if pieces is None else pieces
-        samples = np.concatenate([np.zeros((self.channels, 0), np.float32), *(pieces or [])], axis=1)
-        end, promised = (first + samples.shape[1]) / self.rate, (self.declared_seconds or 0.0) - SLACK
-        if end < min(stop / self.rate, promised):
-            raise MediaError(f"is cut or damaged: its sound breaks off near {end:.2f} s; fetch it again")
-        return samples
-
-    def _decode(self, first: int, stop: int, seek: bool) -> list[np.ndarray] | None:
-        """The parts of the window in order; `None` if a seek does not land before it."""
-        pieces = []
-        container, self._kept = self._kept if seek and self._kept else open_unguarded(self.file), None
-        stream = container.streams[self.index]
-        if seek:
-            container.seek(int((self._second[0] + first / self.rate - _PREROLL) / stream.time_base), stream=stream)
-        frames = container.decode(stream)
-        position = None if seek and next(frames, None) else 0  # some decoders trim the first frame after a seek
-        for frame in frames:
-            begin = self._begin(frame)
-            if position is None:
-                if begin is None or begin > first:
-                    return None
-                position = begin
-            self._check(frame, begin, position)
-            pieces.append(_samples(frame)[:, max(0, first - position) : max(0, stop - position)])
-            position += frame.samples
-            if position >= stop:
-                break
-        self._kept = container  # not after an error
-        return pieces
-
-    @functools.cached_property
-    def _second(self) -> tuple[float, int]:
-        """Time and number of the first sample of the second frame: the first may be trimmed, or before a gap."""
-        with open_container(self.file) as container:
-            frames = list(itertools.islice(container.decode(container.streams[self.index]), 2))
-        if not frames:
-            raise MediaError("its sound holds no samples")
-        return (frames[-1].time or 0.0) + (len(frames) == 1) * frames[0].samples / self.rate, frames[0].samples
-
-    def _begin(self, frame: Any) -> int | None:
-        """Number of the first sample of a frame, if the frame has a time.
-
-        If the clock is coarser than samples, it is the nearest whole number of frames after the second.
-        """
-        if frame.time is None:
-            return None
-        time, number = self._second
-        begin = number + round((frame.time - time) * self.rate)
-        whole = number + round((begin - number) / frame.samples) * frame.samples
-        return whole if abs(whole - begin) < frame.time_base * self.rate else begin
-
-    def _check(self, frame: Any, begin: int | None, position: int) -> None:
-        got, expected = (frame.sample_rate, frame.layout.nb_channels), (self.rate, self.channels)
-        if got != expected:
-            raise MediaError(f"(rate, channels) of its sound change from {expected} to {got}; convert it")
-        if begin is not None and position and abs(begin - position) > SLACK * self.rate:
-            raise MediaError(
-                f"is damaged: its sound jumps from {position / self.rate:.2f} to {begin / self.rate:.2f} s"
-            )
-
-
-def _samples(frame: Any) -> np.ndarray:
-    """float32 (channels, samples) of a PyAV frame, which has (1, samples * channels) if it is not planar."""
-    samples = frame.to_ndarray()
-    return _as_float(samples if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels).T)
-
-
-def _as_float(samples: np.ndarray) -> np.ndarray:
-    """float32 from -1 to 1."""
-    if samples.dtype.kind == "f":
-        return samples.astype(np.float32)
-    zero, scale = (128, 128) if samples.dtype == np.uint8 else (0, 2.0 ** (8 * samples.itemsize - 1))
-    return ((samples - np.float64(zero)) / scale).astype(np.float32)
+    context = chosen.codec_context  # None for an unknown codec, which is an error where the sound is read
+    rate, channels = (context.sample_rate, channel_names(context.layout)) if context else (0, ())
+    seconds, promised = length_of(container, file, chosen)
+    if not seconds:
+        return None
+    track = FileTrack(file, chosen.index, rate, len(channels), seconds, promised)
+    return Sound(file.name, rate, len(channels), seconds, track, channels=channels, zero=zero)

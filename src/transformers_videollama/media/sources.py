@@ -1,33 +1,47 @@
-"""Finds the file behind a path, an address or bytes. A slow server is an error: never an endless wait."""
+"""Finds what a source names or is: a file, an address, bytes, an object. A slow server is an error: no long wait."""
 
 import base64
 import concurrent.futures
 import http.client
+import io
 import os
+import re
 import tempfile
 import threading
 import urllib.parse
 import urllib.request
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from .access import media_access
-from .errors import MediaError, about
+from .access import MediaAccess, access_for
+from .errors import MediaError, about, import_or_explain
+from .objects import Allowance, SharedReader, copy_all, is_readable, size_of
+from .progress import progress_bar
 
 
-__all__ = ["DOWNLOAD_TIMEOUT", "MAX_DOWNLOAD_BYTES", "MediaFile", "is_folder", "local_file"]
+__all__ = ["MediaFile", "folder_of", "local_file"]
 
-DOWNLOAD_TIMEOUT = 60.0  # seconds for a whole download, from looking up the name to the last byte
-MAX_DOWNLOAD_BYTES = 2 << 30
 _DOWNLOAD_ERRORS = (OSError, ValueError, http.client.HTTPException)
+_LONGEST_TIMEOUT = 1e6  # seconds that threads and sockets can wait for, on every system
+# Two letters or more: "C://clip.mp4" is a path. Chains such as "simplecache::s3://bucket/clip.mp4" are fsspec's.
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)(://|::.*://)", re.IGNORECASE | re.DOTALL)
+_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingface_hub", "abfs": "adlfs", "az": "adlfs"}
 
 
 class MediaFile:
-    """A local file and its name in messages; a temporary one is removed with its last user."""
+    """
+    A local file, its name in messages, and the limits of its users.
 
-    def __init__(self, name: str, path: str | None = None):
-        self.name, self.path = name, path or ""
+    Args:
+        name (`str`)
+        access ([`MediaAccess`])
+        path (`str`, *optional*): by default that of a temporary file, which is removed with its last user.
+    """
+
+    def __init__(self, name: str, access: MediaAccess, path: str | None = None):
+        self.name, self.access, self.path = name, access, path or ""
         if path is None:
             descriptor, self.path = tempfile.mkstemp(prefix="videollama-")
             os.close(descriptor)
@@ -36,25 +50,109 @@ class MediaFile:
     def __deepcopy__(self, memo: dict) -> "MediaFile":
         return self  # a copy would not keep a temporary file
 
+    @property
+    def size(self) -> int:
+        """Bytes of it."""
+        return os.path.getsize(self.path)
 
-def local_file(source: Any, timeout: float | None = None) -> MediaFile:
-    """The file that `source` names, or a temporary one with what it holds; one that was found before is returned."""
+    def open(self) -> str | io.RawIOBase:
+        """What decoders open: its path, or a reader with a position of its own."""
+        return self.path
+
+    def reader(self) -> BinaryIO | io.RawIOBase:
+        """A reader of its bytes, to be used by `with`."""
+        return open(self.path, "rb")
+
+
+class _ObjectFile(MediaFile):
+    """An object that can seek, which is not copied; it has no path. `keep` is what it needs as long as it is used."""
+
+    def __init__(
+        self,
+        name: str,
+        access: MediaAccess,
+        source: Any,
+        size: int,
+        allowance: Allowance | None = None,
+        keep: Any = None,
+    ):
+        super().__init__(name, access, path="")
+        self.source, self.allowance, self.keep, self._size = source, allowance, keep, size
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    def open(self) -> SharedReader:
+        return SharedReader(self.source, self._size, self.name, self.allowance)
+
+    def reader(self) -> SharedReader:
+        return self.open()
+
+
+def local_file(source: Any, access: MediaAccess | None = None) -> MediaFile:
+    """What `source` names or is, to be read; a temporary file where it has to be fetched or copied as a whole.
+
+    Args:
+        source: a path, http(s) URL, address of fsspec, `file:` or base64 `data:` URI, bytes, an object with `read`, a
+            cell of `datasets` (`{"bytes", "path"}`), or a [`MediaFile`], which is returned as it is.
+        access ([`MediaAccess`], *optional*): what may be opened, by default what the process may.
+
+    Raises:
+        MediaError: it is not there, not allowed, too large, or nothing of these.
+    """
+    access = access_for(access)
     if isinstance(source, MediaFile):
         return source
+    if isinstance(source, Mapping):
+        return _file_of_cell(source, access)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _file_of_bytes(source, f"<{len(source)} bytes>")
+        return _file_of_bytes(source, f"<{len(source)} bytes>", access)
+    if isinstance(source, (str, os.PathLike)):
+        return _file_of_text(os.fsdecode(source), access)
+    if is_readable(source):
+        return _file_of_object(source, access)
+    raise MediaError(
+        f"got {type(source).__name__}, expected a path, a URL, bytes, an object with read(), an array or decoded media"
+    )
+
+
+def folder_of(source: Any, access: MediaAccess | None = None) -> Path | None:
+    """The folder that `source` names, such as one of frames; `None` if it names none.
+
+    Raises:
+        MediaError: for a folder that is not allowed.
+    """
     if not isinstance(source, (str, os.PathLike)):
-        raise MediaError(f"got {type(source).__name__}, expected a path, a URL, bytes, an array or decoded media")
-    text = os.fsdecode(source)
-    scheme = text.partition(":")[0].lower()
-    if scheme in ("http", "https"):
-        return _download(text, DOWNLOAD_TIMEOUT if timeout is None else timeout)
+        return None
+    text, access = os.fsdecode(source), access_for(access)
+    if len(text) > access.max_path_length or _scheme(text) not in ("", "file"):
+        return None
+    path = _local_path(text)
+    if not os.path.isdir(path):
+        return None
+    with about(text[:200]):
+        _check_access(path, access)
+    return Path(path)
+
+
+def _file_of_text(text: str, access: MediaAccess) -> MediaFile:
+    scheme = _scheme(text)
     if scheme == "data":
-        return _file_of_data_uri(text)
-    path = urllib.request.url2pathname(urllib.parse.urlsplit(text).path) if scheme == "file" else text
-    file = MediaFile(text[:200], os.path.abspath(path))  # absolute: FFmpeg would take "a:b.mp4" for a protocol
+        return _file_of_data_uri(text, access)
+    if len(text) > access.max_path_length:
+        raise MediaError(
+            f"{text[:80]}...: has {len(text)} characters, more than {access.max_path_length} (max_path_length of "
+            "MediaAccess)"
+        )
+    if scheme in ("http", "https"):
+        return _download(text, access)
+    if scheme not in ("", "file"):
+        return _file_of_address(text, scheme, access)
+    path = _local_path(text)
+    file = MediaFile(text[:200], access, os.path.abspath(path))  # absolute: FFmpeg takes "a:b.mp4" for a protocol
     with about(file.name):
-        _check_access(path)
+        _check_access(path, access)
         if os.path.isdir(path):
             raise MediaError("is a folder, expected a file; only a video can be a folder, of frames")
         if not os.path.isfile(path):
@@ -64,52 +162,118 @@ def local_file(source: Any, timeout: float | None = None) -> MediaFile:
     return file
 
 
-def is_folder(source: Any) -> bool:
-    """Whether `source` names a folder, such as one of frames."""
-    if not isinstance(source, (str, os.PathLike)) or not os.path.isdir(source):
-        return False
-    with about(os.fsdecode(source)[:200]):
-        _check_access(source)
-    return True
+def _scheme(text: str) -> str:
+    """That of an address, in small letters; "" for a path."""
+    scheme = text[:6].partition(":")[0].lower()
+    if ":" in text[:6] and scheme in ("data", "file", "http", "https"):
+        return scheme
+    address = _ADDRESS.match(text)
+    return address[1].lower() if address else ""
 
 
-def _check_access(path: str | os.PathLike) -> None:
-    if not media_access().allows_file(path):
+def _local_path(text: str) -> str:
+    """The path of a `file:` URI, or a path as it is; with "~" for the home folder."""
+    if _scheme(text) == "file":
+        return urllib.request.url2pathname(urllib.parse.urlsplit(text).path)
+    return os.path.expanduser(text)
+
+
+def _check_access(path: str, access: MediaAccess) -> None:
+    if not access.allows_file(path):
         raise MediaError("local files are not allowed here, or not of this folder; send the content, or an address")
 
 
-def _file_of_bytes(data: bytes | bytearray | memoryview, name: str) -> MediaFile:
+def _file_of_bytes(data: bytes | bytearray | memoryview, name: str, access: MediaAccess) -> MediaFile:
     if not data:
         raise MediaError(f"{name}: holds no bytes")
-    file = MediaFile(name)
+    file = MediaFile(name, access)
     Path(file.path).write_bytes(data)
     return file
 
 
-def _file_of_data_uri(uri: str) -> MediaFile:
+def _file_of_cell(cell: Mapping, access: MediaAccess) -> MediaFile:
+    """A cell of a column of images, videos or sound of the library `datasets`, as it is stored."""
+    data, path = cell.get("bytes"), cell.get("path")
+    if data is not None:
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise MediaError(f"got a dict whose 'bytes' are {type(data).__name__}, expected bytes")
+        name = os.path.basename(os.fsdecode(path))[:200] if path else f"<{len(data)} bytes>"
+        return _file_of_bytes(data, name, access)
+    if path is None:
+        raise MediaError(
+            f"got a dict with {sorted(map(str, cell))}, expected one with 'bytes' or 'path', which is set"
+        )
+    return local_file(path, access)
+
+
+def _file_of_object(source: Any, access: MediaAccess) -> MediaFile:
+    named = getattr(source, "name", None)  # a number, for a file that was opened by its descriptor
+    name = named[:200] if isinstance(named, str) and named else f"<{type(source).__name__}>"
+    with about(name):
+        return _shared_or_copied(source, name, access)
+
+
+def _shared_or_copied(
+    source: Any, name: str, access: MediaAccess, allowance: Allowance | None = None, keep: Any = None
+) -> MediaFile:
+    size = size_of(source)
+    if size == 0:
+        raise MediaError("is empty (0 bytes)")
+    if size is not None:
+        return _ObjectFile(name, access, source, size, allowance, keep)
+    file = MediaFile(name, access)
+    with open(file.path, "wb") as target, progress_bar(f"copying {name}", None) as bar:
+        copied = copy_all(source, target, access.max_download_bytes, bar.update)
+    if not copied:
+        raise MediaError("gives no bytes; it cannot seek, and may have been read before")
+    return file
+
+
+def _file_of_address(url: str, scheme: str, access: MediaAccess) -> MediaFile:
+    """A file of any storage that fsspec knows: what is read of it is fetched, and no more."""
+    name = url.partition("?")[0][:200]  # a query often holds a signature
+    with about(name):
+        if not access.allows_other_schemes:
+            raise MediaError(f"the scheme {scheme}:// is not allowed here; send the content, or an http(s) address")
+        try:
+            filesystem, path = import_or_explain("fsspec", "fsspec").core.url_to_fs(url)
+            source = filesystem.open(path, "rb")
+        except (ImportError, ValueError) as error:  # ValueError: a scheme that fsspec does not know
+            packages = " ".join(["fsspec", *filter(None, [_PACKAGES.get(scheme)])])
+            raise MediaError(
+                f"the scheme {scheme}:// is not supported here: {error}; pip install {packages}, or download the file"
+            ) from error
+        except OSError as error:
+            raise MediaError(f"cannot be opened: {error or type(error).__name__}") from error
+        # A file system of an archive closes it when it goes
+        return _shared_or_copied(source, name, access, Allowance(access.max_download_bytes), keep=filesystem)
+
+
+def _file_of_data_uri(uri: str, access: MediaAccess) -> MediaFile:
     header, _, payload = uri.partition(",")
     try:
         if not header.endswith(";base64"):
             raise ValueError("expected 'data:<type>;base64,<data>'")
-        return _file_of_bytes(base64.b64decode(payload, validate=True), header[:40])
+        return _file_of_bytes(base64.b64decode(payload, validate=True), header[:40], access)
     except ValueError as error:
         raise MediaError(f"the data URI {header[:40]!r} cannot be decoded: {error}") from error
 
 
-def _download(url: str, timeout: float) -> MediaFile:
-    """Fetch `url` within `timeout` seconds.
+def _download(url: str, access: MediaAccess) -> MediaFile:
+    """Fetch `url` within the time that `access` gives it.
 
     A thread fetches, so that the deadline also holds while the name is looked up and while headers drip in, where
     sockets know no deadline.
     """
-    file = MediaFile(url.partition("?")[0])  # a query often holds a signature
+    file = MediaFile(url.partition("?")[0], access)  # a query often holds a signature
     path = file.path  # the thread may outlive the file
+    timeout = min(access.download_timeout, _LONGEST_TIMEOUT)
     done: concurrent.futures.Future = concurrent.futures.Future()
     given_up = threading.Event()
 
     def fetch() -> None:
         try:
-            _fetch(url, path, timeout + 1, given_up)  # + 1: the deadline below is the first to pass
+            _fetch(url, path, access, given_up)
             done.set_result(None)
         except _DOWNLOAD_ERRORS as error:
             done.set_exception(error)
@@ -126,15 +290,18 @@ def _download(url: str, timeout: float) -> MediaFile:
     return file
 
 
-def _fetch(url: str, path: str, timeout: float, given_up: threading.Event) -> None:
+def _fetch(url: str, path: str, access: MediaAccess, given_up: threading.Event) -> None:
     request = urllib.request.Request(url, headers={"User-Agent": "transformers-videollama"})
-    with open(path, "wb") as target, media_access().opener().open(request, timeout=timeout) as response:
+    timeout = min(access.download_timeout, _LONGEST_TIMEOUT) + 1  # the deadline of the whole is the first to pass
+    with open(path, "wb") as target, access.opener().open(request, timeout=timeout) as response:
         expected, received = response.length or 1, 0
-        while max(received, expected) <= MAX_DOWNLOAD_BYTES and not given_up.is_set():
-            if not (chunk := response.read1(1 << 16)):
-                break
-            received += target.write(chunk)
-    if max(received, expected) > MAX_DOWNLOAD_BYTES:
-        raise ValueError(f"it has more than {MAX_DOWNLOAD_BYTES} bytes (MAX_DOWNLOAD_BYTES)")
+        with progress_bar(f"fetching {url.partition('?')[0]}", response.length) as bar:
+            while max(received, expected) <= access.max_download_bytes and not given_up.is_set():
+                if not (chunk := response.read1(1 << 16)):
+                    break
+                received += target.write(chunk)
+                bar.update(len(chunk))
+    if max(received, expected) > access.max_download_bytes:
+        raise ValueError(f"it has more than {access.max_download_bytes} bytes (max_download_bytes of MediaAccess)")
     if received < expected:
         raise ValueError(f"the connection ended after {received} of {expected} bytes")

@@ -6,7 +6,7 @@ frames or silence.
 Limits: damage that a codec conceals without saying so is not seen.
 """
 
-import os
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +16,17 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from .access import MediaAccess, access_for
+from .animations import Animation, is_animated_webp
 from .containers import is_cover_art, open_container
 from .errors import MediaError, about
-from .frames import VideoFile
+from .frames import open_video
 from .images import ARRAYS, image_of, is_still, load_image, rgb_pixels
+from .options import OnDamage, check_options
+from .readers import ReaderFrames, kind_of_reader, reader_of
 from .sampling import Sampling, sample_indices
 from .sound import Sound
-from .sources import is_folder, local_file
+from .sources import MediaFile, folder_of, local_file
 
 
 __all__ = ["Video", "load_video", "media_kind"]
@@ -37,9 +41,9 @@ class Video:
     Attributes:
         frames (`np.ndarray` of shape (T, height, width, 3), uint8): RGB.
         indices (`tuple[int]` of length T): which frames of the video they are.
-        timestamps (`tuple[float]` of length T, or `None`): seconds, `index / fps` as in the original and not the
-            container's own; `None` if no frame rate is known.
-        fps (`float` or `None`): frames per second of the video.
+        timestamps (`tuple[float]` of length T, or `None`): when they are shown, in seconds after the first frame of
+            the video, as the container says; of frames that come decoded, `index / fps`. `None` if it is not known.
+        fps (`float` or `None`): frames per second of the video, on average.
         total_num_frames (`int`): length of the video.
         sound (`Sound` or `None`): of the same span; `None` exactly when the container has no sound stream.
         name (`str`): its name in messages.
@@ -81,35 +85,59 @@ def load_video(
     end: float | None = None,
     size: tuple[int, int] | None = None,
     video_fps: float | None = None,
+    max_frames: int | None = None,
     generator: np.random.Generator | int | None = None,
+    video_stream: int | str | None = None,
+    audio_stream: int | str | None = None,
+    on_damage: OnDamage = "raise",
     timeout: float | None = None,
+    access: MediaAccess | None = None,
 ) -> Video:
     """Load the chosen frames of a video; its sound, if it has any, is decoded later, by `Sound.read`.
 
     Args:
-        source: a path, http(s) URL, `file:` or base64 `data:` URI or bytes of a video, an animated GIF or an image (a
-            video of one frame); a folder of frame files, in natural order, or a list of images; an array or tensor of
-            shape (T, H, W, C) or (T, C, H, W), uint8 or float in 0..1; a `Video`, which is returned as it is.
+        source: a path, http(s) URL, `file:` or base64 `data:` URI, address of fsspec (`s3://`, `hf://`), or bytes of a
+            video, an animated GIF or an image (a video of one frame), an object with `read`, or a cell of `datasets`
+            (`{"bytes", "path"}`); a folder of frame files, in natural order, or a list of images; an array or tensor
+            of shape (T, H, W, C) or (T, C, H, W), uint8 or float in 0..1; `decord.VideoReader` or torchcodec's
+            `VideoDecoder`, whose own frames and times are taken, without sound; a `Video`, which is returned as it is.
+            An object that can seek is read from its beginning, as far as needed, and its position is put back; it has
+            to stay open until the sound is read. Another is copied to a temporary file.
         num_frames, fps, sampling, start, end, generator: see `sample_indices`; the span holds for the sound, too.
         size (`tuple[int, int]`, *optional*): (height, width) that frames are scaled to: while decoding, as in the
             original, or bilinearly with antialiasing if they come decoded. Without it they keep their size.
-        video_fps (`float`, *optional*): frame rate of frames that come decoded; a file has its own.
-        timeout (`float`, *optional*): seconds for a download; `media.sources.DOWNLOAD_TIMEOUT`, 60, by default.
+        video_fps (`float`, *optional*): frame rate of frames that come decoded, and of raw streams (`.h264`), which
+            have no times; another file has its own.
+        max_frames (`int`, *optional*): frames that are taken at most; more are an error, before one is decoded.
+        video_stream, audio_stream (`int` or `str`, *optional*): which of several tracks of a file: the index among all
+            its streams, or the language, such as "eng". By default the one that FFmpeg's programs take.
+        on_damage (`"raise"` or `"skip"`): whether a chosen frame that cannot be decoded is an error, or is left out
+            with a warning that counts.
+        timeout (`float`, *optional*): seconds for a download; `download_timeout` of `access`, 60, by default.
+        access (`MediaAccess`, *optional*): what may be opened, and how much work it may be; what
+            `restrict_media_access` has set for the process by default.
 
     Raises:
         MediaError: the source, or a wanted frame of it, cannot be read.
+        ValueError: an option has a value that it cannot have, or more than `max_frames` frames are asked for.
     """
     if isinstance(source, Video):
+        _check_count(source.name, len(source.indices), max_frames)
         return source
+    given = {"num_frames": num_frames, "fps": fps, "sampling": sampling, "start": start, "end": end}
+    num_frames, fps, sampling, start, end, video_fps = check_options({**given, "video_fps": video_fps}).values()
     if size is not None and not (len(size) == 2 and min(size) >= 1):
         raise ValueError(f"got size={size}, expected (height, width)")
-    reader = _frame_reader(source, size, video_fps, timeout)
-    rate, total = reader.fps, reader.total
-    with about(reader.name):
-        if video_fps is not None and (rate is None or abs(rate - video_fps) > 0.01 * rate):
+    tracks = check_options({"video_stream": video_stream, "audio_stream": audio_stream, "on_damage": on_damage})
+    found = _frames_or_file(source, size, video_fps, access_for(access, timeout).for_request())
+    reading = open_video(found, size, **tracks) if isinstance(found, MediaFile) else contextlib.nullcontext(found)
+    with about(found.name), reading as reader:
+        rate = reader.fps
+        if video_fps is not None and rate is not None and abs(rate - video_fps) > 0.01 * rate:
             raise MediaError(f"has {rate} frames per second, got video_fps={video_fps}; leave it out for files")
+        rate = video_fps if rate is None else rate
         indices = sample_indices(
-            total,
+            reader.total,
             num_frames,
             video_fps=rate,
             fps=fps,
@@ -117,29 +145,49 @@ def load_video(
             start=start,
             end=end,
             generator=generator,
+            times=reader.times,
         )
+        _check_count(found.name, len(indices), max_frames)
         frames = reader.read(indices)
-    timestamps = None if rate is None else tuple(index / rate for index in indices)
-    sound = reader.sound and reader.sound.cut(start, end)
-    return Video(frames, tuple(indices), timestamps, rate, total, sound, reader.name)
+        indices = [index for index in indices if index in frames]
+        timestamps = _times_of(indices, reader.times, rate)
+        sound = reader.sound and reader.sound.cut(start, end)
+        pixels = np.stack([frames[index] for index in indices])
+    return Video(pixels, tuple(indices), timestamps, rate, reader.total, sound, found.name)
 
 
-def _frame_reader(
-    source: Any, size: tuple[int, int] | None, fps: float | None, timeout: float | None
-) -> "_DecodedFrames | VideoFile":
+def _check_count(name: str, count: int, most: int | None) -> None:
+    if most is not None and count > most:
+        raise ValueError(
+            f"{name}: {count} frames are asked for, but the model takes at most {most}; ask for fewer, "
+            "with num_frames, a lower fps, or start and end"
+        )
+
+
+def _times_of(indices: list[int], times: Sequence[float] | None, rate: float | None) -> tuple[float, ...] | None:
+    if times is not None:
+        return tuple(times[index] for index in indices)
+    return None if rate is None else tuple(index / rate for index in indices)
+
+
+def _frames_or_file(
+    source: Any, size: tuple[int, int] | None, fps: float | None, access: MediaAccess
+) -> "_DecodedFrames | Animation | ReaderFrames | MediaFile":
+    """What holds the frames; a file is yet to be opened."""
+    if (reader := reader_of(source, size, access)) is not None:
+        return reader
     if isinstance(source, Image.Image):
         source = [source]
     if isinstance(source, ARRAYS) and source.ndim != 4:
         raise MediaError(f"got an array of shape {tuple(source.shape)}, expected (T, H, W, C) or (T, C, H, W)")
     if isinstance(source, (list, tuple, *ARRAYS)):
-        return _DecodedFrames(source, f"{type(source).__name__} of {len(source)} frames", size, fps, timeout)
-    if is_folder(source):
-        return _DecodedFrames(_frame_files(Path(source)), os.fspath(source), size, fps, timeout)
-    file = local_file(source, timeout)
+        return _DecodedFrames(source, f"{type(source).__name__} of {len(source)} frames", size, fps, access)
+    if (folder := folder_of(source, access)) is not None:
+        return _DecodedFrames(_frame_files(folder), str(folder), size, fps, access)
+    file = local_file(source, access)
     if is_still(file):
-        return _DecodedFrames([image_of(file)], file.name, size, fps, timeout)
-    with about(file.name):
-        return VideoFile(file, size)
+        return _DecodedFrames([image_of(file)], file.name, size, fps, access)
+    return Animation(file, size) if is_animated_webp(file) else file
 
 
 def _frame_files(folder: Path) -> list[Path]:
@@ -157,13 +205,13 @@ def _frame_files(folder: Path) -> list[Path]:
 class _DecodedFrames:
     """Frames that come one by one; only those that are read are opened."""
 
-    sound = None
+    sound = times = None
 
-    def __init__(self, source: Any, name: str, size: tuple[int, int] | None, fps: float | None, timeout: float | None):
-        self.source, self.name, self.size, self.fps, self.timeout = source, name, size, fps, timeout
+    def __init__(self, source: Any, name: str, size: tuple[int, int] | None, fps: float | None, access: MediaAccess):
+        self.source, self.name, self.size, self.fps, self.access = source, name, size, fps, access
         self.total = len(source)
 
-    def read(self, indices: Sequence[int]) -> np.ndarray:
+    def read(self, indices: Sequence[int]) -> dict[int, np.ndarray]:
         if isinstance(self.source, ARRAYS):
             frames = [Image.fromarray(frame) for frame in rgb_pixels(self.source[indices])]
         else:
@@ -172,26 +220,33 @@ class _DecodedFrames:
             frames = [frame.resize(self.size[::-1], Image.Resampling.BILINEAR) for frame in frames]
         if len(sizes := {frame.size for frame in frames}) > 1:
             raise MediaError(f"frames differ in size, (width, height) {sorted(sizes)[:3]}; pass size")
-        return np.stack([np.asarray(frame) for frame in frames])
+        return {index: np.asarray(frame) for index, frame in zip(indices, frames, strict=True)}
 
     def _load(self, index: int) -> Image.Image:
         with about(f"frame {index}"):
-            return load_image(self.source[index], timeout=self.timeout)
+            return load_image(self.source[index], access=self.access)
 
 
-def media_kind(source: Any, *, timeout: float | None = None) -> Literal["image", "video", "audio"]:
+def media_kind(
+    source: Any, *, timeout: float | None = None, access: MediaAccess | None = None
+) -> Literal["image", "video", "audio"]:
     """Say what a path, URL or bytes hold, by the content: an animated image is a video, a song with cover art audio.
 
-    A folder is a video of frames.
+    A folder is a video of frames. `timeout` and `access` are those of `load_video`.
 
     Raises:
         MediaError: none of these, or unreadable.
     """
-    if is_folder(source):
+    access = access_for(access, timeout)
+    if (kind := kind_of_reader(source)) is not None:
+        return kind
+    if folder_of(source, access) is not None:
         return "video"
-    file = local_file(source, timeout)
+    file = local_file(source, access)
     if is_still(file):
         return "image"
+    if is_animated_webp(file):
+        return "video"
     with about(file.name), open_container(file) as container:
         if any(stream.type == "video" and not is_cover_art(stream) for stream in container.streams):
             return "video"

@@ -23,7 +23,9 @@ def serve(args: Namespace) -> None:
     """
     if args.engine_options and args.engine != "vllm":
         raise ValueError(f"got {args.engine_options} behind --, but only vLLM takes further options")
-    restrict_media_access(MediaAccess(tuple(map(Path, args.allow_local)), args.allow_private))
+    restrict_media_access(
+        MediaAccess(tuple(map(Path, args.allow_local)), args.allow_private, max_decoding_seconds=args.timeout)
+    )
     if args.engine == "vllm":
         from .vllm.server import serve_with_vllm
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from vllm.multimodal.media import MEDIA_CONNECTOR_REGISTRY, MediaConnector
 
+from ...media.access import access_for
 from ...media.sources import local_file
 from ..limits import HEALTH, MODELS, RequestLimits
 
@@ -27,7 +28,7 @@ class LimitedMediaConnector(MediaConnector):
     def load_from_url(self, url: str, media_io: Any, *, fetch_timeout: float | None = None) -> Any:
         if url[:5].lower() == "data:":
             return super().load_from_url(url, media_io)
-        file = local_file(url, fetch_timeout)
+        file = local_file(url, access_for(None, fetch_timeout))
         return media_io.load_file(Path(file.path))
 
     async def load_from_url_async(self, url: str, media_io: Any, *, fetch_timeout: float | None = None) -> Any:
