@@ -327,7 +327,7 @@ KINDS = {
     "avi cut": replace(usual("avi", change=changes.cut(0.5)), error="is cut"),
     "wmv cut": replace(usual("wmv", change=changes.cut(0.5)), error="is cut"),
     "gif cut": replace(usual("gif", change=changes.cut(0.5)), error="cut"),
-    "webp cut": replace(usual("webp", change=changes.cut(0.5)), error="cut"),
+    "webp cut": replace(usual("webp", change=changes.cut(0.5)), error=""),  # Pillow does not say why
     "not a video": replace(usual("mp4", change=lambda data: bytes(1000)), error="no video"),
 }
 
