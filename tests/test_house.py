@@ -46,6 +46,7 @@ MEDIA = [
     "progress",
     "objects",
     "sources",
+    "wholeness",
     "containers",
     "sampling",
     "hdr",

@@ -12,7 +12,6 @@ from transformers_videollama.media import MediaError, Sound, Video, load_sound, 
 from .changes import damage
 from .kinds import KINDS, SOUNDS, Kind
 from .making import Recipe, make
-from .pending import PENDING
 from .signals import corners_of, is_silent, number_of, second_of_samples
 
 
@@ -25,19 +24,8 @@ WINDOWS = {"whole": (None, None), "middle": (0.31, 0.72), "last": (0.77, None)}
 
 
 def cases(kinds: dict[str, Kind], windows: Iterable[str]) -> list:
-    """One for each kind and window; those that are wrong today have to fail."""
-    wrong = {case: reason for reason, known in PENDING.items() for case in known}
-
-    def marks(case: str) -> list:
-        if case not in wrong:
-            return []
-        return [pytest.mark.xfail(strict=True, run=not wrong[case].startswith("ends the process"), reason=wrong[case])]
-
-    return [
-        pytest.param(name, window, id=f"{name}-{window}", marks=marks(f"{name}-{window}"))
-        for name in kinds
-        for window in windows
-    ]
+    """One for each kind and window."""
+    return [pytest.param(name, window, id=f"{name}-{window}") for name in kinds for window in windows]
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +62,9 @@ def test_frames_times_and_sound(file_of, name, window):
     check_sound(video.sound, kind, start, end)
 
 
-@pytest.mark.parametrize(("name", "_"), cases({n: kind for n, kind in KINDS.items() if kind.error is None}, ("every",)))
+@pytest.mark.parametrize(
+    ("name", "_"), cases({n: kind for n, kind in KINDS.items() if kind.error is None}, ("every",))
+)
 def test_every_frame(file_of, name, _):
     kind = KINDS[name]
     video = load_video(file_of(name), num_frames=len(kind.numbers), **kind.options)

@@ -9,6 +9,7 @@ from .errors import MediaError, import_or_explain
 from .formats import FORMATS
 from .progress import progress_bar
 from .sources import MediaFile
+from .wholeness import check_whole
 
 
 __all__ = [
@@ -41,8 +42,8 @@ def open_container(file: MediaFile, *, must_be_whole: bool = True) -> Iterator[A
         MediaError: if the file cannot be opened or, also later, be read; and, if it must be whole, if it is cut.
     """
     with ffmpeg_errors(), open_unguarded(file) as container:
-        if must_be_whole and "mp4" in container.format.name:
-            _check_index(container)
+        if must_be_whole:
+            check_whole(file, container)
         yield container
 
 
@@ -66,15 +67,6 @@ def open_unguarded(file: MediaFile) -> Any:
             "holds the video or the sound itself, for example MP4"
         ) from error
     return container
-
-
-def _check_index(container: Any) -> None:
-    """Whether an MP4 file has the bytes that its index names; FFmpeg would give those that are there."""
-    size = container.size
-    for stream in container.streams:
-        last = stream.index_entries[-1] if len(stream.index_entries) else None
-        if last is not None and last.pos + last.size > size:
-            raise MediaError(f"is cut: it should have {last.pos + last.size} bytes and has {size}; fetch it again")
 
 
 def read_to_the_end(file: MediaFile, container: Any, *streams: Any) -> Iterator[Any]:

@@ -17,7 +17,8 @@ from .sources import MediaFile
 
 __all__ = ["ArrayTrack", "FileTrack"]
 
-_PREROLL = 1.0  # seconds decoded and dropped before a window of sound: lossy codecs need what came before
+_PREROLL = 1.0  # seconds, and frames, decoded and dropped before a window: lossy codecs need what came before
+_PREROLL_FRAMES = 2
 
 
 class ArrayTrack:
@@ -54,7 +55,8 @@ class FileTrack:
         """Samples `[first, stop)` of the track as float32 (channels, samples), fewer if the track ends before."""
         with self._lock, ffmpeg_errors():
             deadline = self.file.access.deadline()
-            pieces = self._decode(first, stop, deadline, seek=True) if first > _PREROLL * self.rate else None
+            seek = first > self._preroll * self.rate
+            pieces = self._decode(first, stop, deadline, seek=True) if seek else None
             pieces = self._decode(first, stop, deadline, seek=False) if pieces is None else pieces
         samples = np.concatenate([np.zeros((self.channels, 0), np.float32), *(pieces or [])], axis=1)
         end, promised = (first + samples.shape[1]) / self.rate, self.seconds - SLACK if self.promised else 0.0
@@ -68,7 +70,9 @@ class FileTrack:
         container, self._kept = self._kept if seek and self._kept else self._open(), None
         stream = container.streams[self.index]
         if seek:
-            container.seek(int((self._second[0] + first / self.rate - _PREROLL) / stream.time_base), stream=stream)
+            container.seek(
+                int((self._second[0] + first / self.rate - self._preroll) / stream.time_base), stream=stream
+            )
         frames = _frames(container, stream, seek)
         position = None if seek and next(frames, None) else 0  # some decoders trim the first frame after a seek
         for frame in frames:
@@ -98,6 +102,10 @@ class FileTrack:
         """When the first sample that is decoded plays, by the container, whose header may not know the decoder."""
         time, number = self._second
         return time - number / self.rate
+
+    @property
+    def _preroll(self) -> float:
+        return max(_PREROLL, _PREROLL_FRAMES * self._second[1] / self.rate)
 
     @functools.cached_property
     def _second(self) -> tuple[float, int]:
