@@ -10,6 +10,7 @@ from transformers_videollama.block_keys import BLOCK_OPTIONS, KNOWN
 from transformers_videollama.media import load_sound, load_video, sample_indices
 from transformers_videollama.media.options import OPTIONS
 from transformers_videollama.messages import parse_block
+from transformers_videollama.serving.schema import check_request
 
 
 FRAMES = np.zeros((12, 8, 8, 3), dtype=np.uint8)
@@ -255,3 +256,27 @@ def test_a_call_knows_no_names_of_other_libraries(processor, name):
 def test_switches_are_true_or_false(processor, name, value):
     with pytest.raises(ValueError, match=f"got {name}={value!r}, expected True or False"):
         processor.apply_chat_template(chat(VIDEO), **{name: value})
+
+
+def test_each_block_can_say_how_its_channels_become_one(processor):
+    """The block's word goes before the call's, which goes before the feature extractor's."""
+    stereo = np.stack((np.sin(np.arange(48000) / 9), np.sin(np.arange(48000) / 31))).astype(np.float32)
+    ways = ({}, {"downmix": "mean"}, {"downmix": "first"})
+    chats = [chat({"type": "audio", "audio": stereo, **way}) for way in ways]
+    options = {"tokenize": True, "return_dict": True, "return_tensors": "pt", "processor_kwargs": {"downmix": "first"}}
+    default, mean, first = processor.apply_chat_template(chats, **options)["input_features"]
+    assert (default == first).all()
+    assert not (default == mean).all()
+    expected = processor.feature_extractor(stereo, downmix="mean", return_tensors="pt")["input_features"][0]
+    assert (mean == expected).all()
+
+
+@pytest.mark.parametrize("option", sorted({*BLOCK_OPTIONS["video"], *BLOCK_OPTIONS["audio"]}))
+def test_servers_take_no_options_in_blocks(option):
+    """The engines read the address alone, so that an option would be lost on the way."""
+    kind = kind_with(option)
+    block = {"type": f"{kind}_url", f"{kind}_url": {"url": "a"}, option: RIGHT[option][0][0], "uuid": "a"}
+    with pytest.raises(ValueError, match=f"got \\['{option}'\\], which servers do not read.*chat_template_kwargs"):
+        check_request({"messages": [{"role": "user", "content": [block]}]})
+    del block[option]
+    check_request({"messages": [{"role": "user", "content": [block]}]})

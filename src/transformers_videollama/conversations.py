@@ -1,11 +1,13 @@
 """The items of conversations, read from the blocks of messages."""
 
 import copy
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .block_keys import BLOCK_OPTIONS
-from .media import MediaAccess, load_image, load_sound
+from .media import MediaAccess, Sound, load_image, load_sound
+from .media.options import Downmix
 from .media.parallel import in_parallel
 from .messages import Block, EncodedMedia, Message, parse_message
 from .video_processing_video_llama import SAMPLING_OPTIONS, VideoLlamaVideoProcessor, as_list_of_metadata
@@ -81,9 +83,11 @@ class OpenedMedia:
             self.images.append(source if isinstance(source, EncodedMedia) else load_image(source, access=self.access))
             return [{"type": "image"}]
         if kind == "audio":
-            options = {name: fields[name] for name in BLOCK_OPTIONS["audio"] if name in fields}
-            encoded = isinstance(source, EncodedMedia)
-            self.sounds.append(source if encoded else load_sound(source, access=self.access, **options))
+            if not isinstance(source, EncodedMedia):
+                options = {name: fields[name] for name in BLOCK_OPTIONS["audio"] if name in fields}
+                downmix = options.pop("downmix", None)
+                source = _with_downmix(load_sound(source, access=self.access, **options), downmix)
+            self.sounds.append(source)
             return [{"type": "audio"}]
         return self._open_video(source, fields)
 
@@ -92,6 +96,7 @@ class OpenedMedia:
             self.videos.append(source)
             return [{"type": "video"}]
         own = {name: fields[name] for name in BLOCK_OPTIONS["video"] if name in fields}
+        downmix = own.pop("downmix", None)
         shared = {**self.video_options, "video_metadata": next(self.video_metadata, None), "access": self.access}
         if "num_frames" in own or "fps" in own:
             shared.pop("num_frames", None)
@@ -102,6 +107,11 @@ class OpenedMedia:
         if self.add_timestamps and video.timestamps is not None:
             opened["timestamps"] = list(video.timestamps)
         if self.hear and video.sound is not None:
-            self.sounds.append(video.sound)
+            self.sounds.append(_with_downmix(video.sound, downmix))
             return [{"type": "audio"}, opened]
         return [opened]
+
+
+def _with_downmix(sound: Sound, downmix: Downmix | None) -> Sound:
+    """What a block says of its sound goes before what a call, and the feature extractor, say of all."""
+    return sound if downmix is None else dataclasses.replace(sound, downmix=downmix)

@@ -202,7 +202,7 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
         for start in starts:
             if start not in spectrograms:  # a short sound gives the same clip every time
                 channels = sound.read(start / rate, (start + length) / rate, rate)
-                mono = channels[0] if downmix == "first" else to_mono(channels, sound.channels)
+                mono = channels[0] if (sound.downmix or downmix) == "first" else to_mono(channels, sound.channels)
                 spectrograms[start] = self._log_mel(torch.from_numpy(mono))
         clips = torch.stack([spectrograms[start] for start in starts])
         return (clips - self.mean) / self.std

@@ -206,18 +206,20 @@ def _as_mapping(value: Any) -> Any:
 
 def _source(kind: str, key: str, value: Any, where: str) -> Any:
     """The source of an item; OpenAI's `{"url": ...}` and `{"data": base64, "format": ...}` become addresses."""
-    value = _as_mapping(value) if key.endswith(("_url", "input_audio")) else value
+    of_openai = key.endswith(("_url", "input_audio"))
+    value = _as_mapping(value) if of_openai else value
     if isinstance(value, Mapping):
         given = _present(value)
-        if not (given.keys() & {"url", "bytes", "path", "array"} or {"data", "format"} <= given.keys()):
+        is_cell = not of_openai and bool(given.keys() & {"bytes", "path", "array"})  # of `datasets`
+        if not ("url" in given or {"data", "format"} <= given.keys() or is_cell):
+            cells = "" if of_openai else ", 'bytes' or 'path', or 'array' and 'sampling_rate'"
             raise ValueError(
-                f"{where}: got {shown(value)}, expected a dict with 'url', or with 'data' and 'format', 'bytes' or "
-                "'path', 'array' and 'sampling_rate'"
+                f"{where}: got {shown(value)}, expected a dict with 'url', or with 'data' and 'format'{cells}"
             )
         check_source_keys(kind, key, given, where)
         if "url" in given:
             return given["url"]
-        return f"data:audio/{given['format']};base64,{given['data']}" if "data" in given else value
+        return value if is_cell else f"data:audio/{given['format']};base64,{given['data']}"
     if key == "base64":
         if not isinstance(value, str):
             raise ValueError(f"{where}: got base64 of {type(value).__name__}, expected a string")

@@ -15,7 +15,7 @@ from .channels import channel_names
 from .containers import chosen_stream, open_container
 from .errors import MediaError, about
 from .images import ARRAYS, as_numpy
-from .options import check_options
+from .options import Downmix, check_options
 from .readers import given_samples
 from .resampling import filter_width, resample
 from .sampling import span_within
@@ -39,6 +39,7 @@ class Sound:
         num_channels (`int`): of the track.
         duration (`float`): of the span, in seconds.
         channels (`tuple[str]` of length num_channels): FFmpeg's names of the channels, as "FL"; empty if unknown.
+        downmix (`"mean"`, `"first"` or `None`): how its channels become one; `None`: as the feature extractor says.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Sound:
     track: Any = field(repr=False)  # has read(first, stop) -> float32 (channels, samples) at the track's own rate
     offset: float = field(default=0.0, repr=False)  # of the span in the track, in seconds; silence is around the track
     channels: tuple[str, ...] = field(default=(), repr=False)
+    downmix: Downmix | None = field(default=None, repr=False)
     zero: float | None = field(default=None, repr=False)  # the container's time 0 of the video; None: the first sample
 
     def read(self, start: float, end: float, sampling_rate: int) -> np.ndarray:

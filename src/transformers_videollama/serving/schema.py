@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ..block_keys import BLOCK_OPTIONS
 from ..messages import Block, parse_message
 
 
@@ -51,6 +52,11 @@ def _check_block(block: Block, given: dict, where: str) -> None:
         return
     if kind not in FORMS:
         raise ValueError(f"{where}: got the type {kind[:40]!r}, expected one of text, {', '.join(FORMS)}")
+    if options := block.fields.keys() & set(BLOCK_OPTIONS[block.kind]):
+        raise ValueError(
+            f"{where}: got {sorted(options)}, which servers do not read in a block; give them for all items of the "
+            "request, in chat_template_kwargs"
+        )
     if block.source_keys != (kind,) or not isinstance(given[kind], dict) or not isinstance(block.source, str):
         raise ValueError(
             f"{where}: the {block.kind} is missing; expected '{kind}': {FORMS[kind]}, and no other source"
