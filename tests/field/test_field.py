@@ -74,7 +74,9 @@ def test_frames_times_and_sound(file_of, name, window):
     check_sound(video.sound, kind, start, end)
 
 
-@pytest.mark.parametrize(("name", "_"), cases({n: kind for n, kind in KINDS.items() if kind.error is None}, ("every",)))
+@pytest.mark.parametrize(
+    ("name", "_"), cases({n: kind for n, kind in KINDS.items() if kind.error is None}, ("every",))
+)
 def test_every_frame(file_of, name, _):
     kind = KINDS[name]
     video = load_video(file_of(name), num_frames=len(kind.numbers), **kind.options)
