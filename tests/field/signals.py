@@ -4,6 +4,8 @@ A frame has the bits of its number as ten bars across the middle, patches of col
 red, green, blue and white, from top left to bottom right. Sound is a chirp, whose pitch says which second plays.
 """
 
+import functools
+
 import numpy as np
 import torch
 
@@ -35,6 +37,8 @@ FIRST_HZ, HZ_PER_SECOND = 300.0, 100.0
 LOUDNESS = 0.4
 SILENCE = 0.01  # root mean square below which nothing plays; the chirp has 0.28
 LISTENED = 0.25  # seconds from which the second is told
+MEL_RATE, WINDOWS = 16_000, 10  # Hz, and windows of a spectrogram from which the second is told
+CANDIDATES = (-0.2, 20.0, 0.01)  # first, last and step of the seconds that are told apart
 
 
 def draw(number: int, size: tuple[int, int] = (160, 120)) -> np.ndarray:
@@ -133,14 +137,18 @@ def second_of_mel(features: np.ndarray | torch.Tensor) -> float:
     The second of a chirp that plays at the beginning of a log-mel spectrogram of 128 bins from 16 kHz, of shape
     (128, windows) and not normalised; right within 50 ms.
     """
-    windows = 10
-    heard = torch.as_tensor(features)[:, :windows].float()
-    seconds = torch.arange(-0.2, 20.0, 0.01)
-    rate = 16_000
-    whole = log_mel_spectrogram(torch.from_numpy(chirp(20.5, rate, first=-0.2)), rate, len(heard))
-    candidates = whole.unfold(1, windows, 1)[:, : len(seconds)].transpose(0, 1)
-    distances = (_shape_of(candidates) - _shape_of(heard[None])).abs().mean(dim=(1, 2))
-    return float(seconds[distances.argmin()])
+    heard = torch.as_tensor(features)[:, :WINDOWS].float()
+    distances = (_shapes_of_chirp(len(heard)) - _shape_of(heard[None])).abs().mean(dim=(1, 2))
+    return float(distances.argmin()) * CANDIDATES[2] + CANDIDATES[0]
+
+
+@functools.cache
+def _shapes_of_chirp(num_mel_bins: int) -> torch.Tensor:
+    """(seconds, bins, windows): of a chirp from each of the candidate seconds on."""
+    first, last, step = CANDIDATES
+    samples = torch.from_numpy(chirp(last - first + 0.5, MEL_RATE, first))
+    whole = log_mel_spectrogram(samples, MEL_RATE, num_mel_bins)  # a window every 10 ms, as the candidates
+    return _shape_of(whole.unfold(1, WINDOWS, 1)[:, : round((last - first) / step)].transpose(0, 1))
 
 
 def _shape_of(spectrograms: torch.Tensor) -> torch.Tensor:
