@@ -165,6 +165,8 @@ def test_own_format_takes_strings_and_blocks(tmp_path, layout):
         ({"type": "image_url", "image_url": {"url": "https://x/a.jpg"}}, "image", "https://x/a.jpg"),
         ({"type": "video", "url": "FILE:///x/a.mp4"}, "video", "FILE:///x/a.mp4"),
         ({"type": "video", "video": "/x/a.mp4"}, "video", "/x/a.mp4"),
+        ({"type": "video", "url": "s3://bucket/a.mp4"}, "video", "s3://bucket/a.mp4"),
+        ({"type": "video", "url": "zip://a.mp4::s3://bucket/a.zip"}, "video", "zip://a.mp4::s3://bucket/a.zip"),
         ({"type": "audio", "audio": "sub/a.wav"}, "audio", "MEDIA/sub/a.wav"),
         (
             {"type": "input_audio", "input_audio": {"data": "aGk=", "format": "wav"}},

@@ -14,7 +14,7 @@ from transformers_videollama import modeling_imagebind, modeling_video_llama
 MODULES = (transformers_videollama, modeling_video_llama, modeling_imagebind)
 OBJECTS = {name: getattr(module, name) for module in MODULES for name in module.__all__}
 CLASSES = {name: value for name, value in OBJECTS.items() if inspect.isclass(value)}
-PASSED_ON = {"self", "args", "kwargs"}
+PASSED_ON = {"self", "cls", "args", "kwargs"}
 
 
 def public_functions() -> Iterator[tuple[str, str | None, set[str]]]:

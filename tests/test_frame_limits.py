@@ -71,7 +71,7 @@ def test_as_many_as_the_model_takes(processor, clip, options):
 def test_what_comes_decoded(processor):
     video = load_video(FRAMES, num_frames=20)
     with pytest.raises(ValueError, match=MESSAGE.format(20, LIMIT)):
-        processor.apply_chat_template(chat(video=video))
+        processor.apply_chat_template(chat(video=video), tokenize=True)
     with pytest.raises(ValueError, match=MESSAGE.format(20, LIMIT)):
         processor.apply_chat_template(chat(video=FRAMES, num_frames=20))
     assert processor(videos=[FRAMES], num_frames=16, return_tensors="pt")["video_frame_mask"].shape == (1, 16)

@@ -38,17 +38,17 @@ def test_animated_webp_is_a_video(webp):
 
 
 def test_frames_are_shown_when_the_file_says(webp):
-    assert Animation(local_file(webp), None).times == pytest.approx([0.0, 0.1, 1.1, 1.14])
+    assert Animation(local_file(webp), None).times == pytest.approx([0.0, 0.1, 1.1, 1.14, 1.44])
 
 
 def test_delays_that_are_none_are_a_tenth_of_a_second(tmp_path):
     path = animation(tmp_path / "fast.webp", duration=0)
-    assert Animation(local_file(path), None).times == pytest.approx([0.0, 0.1, 0.2, 0.3])
+    assert Animation(local_file(path), None).times == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
 
 
 def test_frames_are_read_in_any_order(webp):
     frames = Animation(local_file(webp), None).read([3, 0, 3, 1])
-    np.testing.assert_array_equal(frames.mean((1, 2, 3)), [SHADES[index] for index in (3, 0, 3, 1)])
+    assert {index: frame.mean() for index, frame in frames.items()} == {index: SHADES[index] for index in (0, 1, 3)}
 
 
 def test_partial_frames_and_transparency(tmp_path):

@@ -1,7 +1,9 @@
 """The work that one source and one request may make, as fields of `MediaAccess` that are passed."""
 
 import dataclasses
+import io
 import pickle
+import sys
 
 import av
 import pytest
@@ -10,6 +12,7 @@ from render_clip import render_clip
 
 from transformers_videollama import media
 from transformers_videollama.media import MediaAccess, MediaError, load_image, load_sound, load_video, media_kind
+from transformers_videollama.media.formats import FORMATS
 
 
 HEIGHT, WIDTH = 96, 128
@@ -129,3 +132,58 @@ def test_the_old_constant_says_what_it_is_now():
 def test_access_can_be_sent_to_a_worker():
     access = MediaAccess(max_download_bytes=5).for_request()
     assert pickle.loads(pickle.dumps(access)) == access
+
+
+NAMING_OTHERS = {"concat", "dash", "hls", "image2", "image2pipe", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp", "mlv"}
+
+
+def test_formats_that_may_be_opened():
+    """All are FFmpeg's, and none leads to other files, devices or addresses."""
+    for name in FORMATS:
+        assert name in av.ContainerFormat(name, "r").name.split(",")
+    assert NAMING_OTHERS.isdisjoint(FORMATS)
+    assert len(set(FORMATS)) == len(FORMATS)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    (
+        ("words.srt", "1\n00:00:00,000 --> 00:00:01,000\nHello\n"),
+        ("words.ass", "[Script Info]\nScriptType: v4.00+\n"),
+        ("words.vtt", "WEBVTT\n\n00:00.000 --> 00:01.000\nHello\n"),
+        ("list.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nclip.mp4\n#EXT-X-ENDLIST\n"),
+        ("list.ffconcat", "ffconcat version 1.0\nfile clip.mp4\n"),
+        ("list.mpd", '<?xml version="1.0"?>\n<MPD xmlns="urn:mpeg:dash:schema:mpd:2011"></MPD>\n'),
+        ("notes.nfo", "\x1b[31mred\x1b[0m " * 200),
+        ("graph.ps", "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n"),
+        ("graph.svg", '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"></svg>'),
+        ("meta.ini", ";FFMETADATA1\ntitle=x\n"),
+    ),
+)
+@pytest.mark.parametrize("load", (load_video, load_sound, load_image, media_kind))
+def test_other_formats_are_not_opened(folder, load, name, content):
+    path = folder / name
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(
+        MediaError, match=f"{name}: (is a playlist or the like|is damaged, cut|cannot be read as an im)"
+    ):
+        load(path)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("name", ("clip.mkv", "clip.mp4"))
+@pytest.mark.parametrize("on_terminal", (False, True))
+@pytest.mark.parametrize("takes_long", (False, True))
+def test_reading_that_takes_long_shows_a_bar(folder, monkeypatch, name, on_terminal, takes_long):
+    """On a terminal, where all packets of a file have to be read."""
+    shown = Terminal() if on_terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", shown)
+    if takes_long:
+        bar = media.progress.tqdm
+        monkeypatch.setattr(media.progress, "tqdm", lambda **given: bar(**{**given, "delay": 0, "mininterval": 0}))
+    load_video(folder / name)
+    assert (f"reading {folder / name}"[:60] in shown.getvalue()) == (on_terminal and takes_long and name == "clip.mkv")

@@ -105,6 +105,14 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     add("--num-frames", type=int, metavar="N", help="frames taken of each video (default: the processor's, 8)")
     add("--start", type=float, metavar="SECONDS", help="take frames and sound from here on")
     add("--end", type=float, metavar="SECONDS", help="take frames and sound up to here")
+    add(
+        "--sampling",
+        choices=("uniform", "time", "headtail"),
+        help="take frames evenly by number, evenly in time, or at random (default: the processor's, uniform)",
+    )
+    add("--video-stream", type=_track, metavar="TRACK", help="take this track: its index in the file, or its language")
+    add("--audio-stream", type=_track, metavar="TRACK", help="hear this track: its index in the file, or its language")
+    add("--on-damage", choices=("raise", "skip"), help="skip frames that cannot be decoded (default: raise)")
     add("--max-new-tokens", type=int, metavar="N", help="longest answer (default: the model's, 300)")
     add("--greedy", action="store_true", help="take the likeliest token instead of sampling")
     add("--device", help="cpu, cuda, cuda:1, ..., or auto to spread the model (default: cuda where there is one)")
@@ -120,6 +128,10 @@ def _add_options(command: argparse.ArgumentParser) -> None:
         help="quantise the language model while loading, with bitsandbytes (4bit, 8bit) or torchao (int4, int8)",
     )
     add("--json", action="store_true", help="print one JSON object for each answer instead of streaming it")
+
+
+def _track(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
 
 
 def _add_serve_options(command: argparse.ArgumentParser) -> None:
@@ -209,13 +221,13 @@ class _Talk:
 
         file = folder_of(source) or local_file(source)
         kind = kind or media_kind(file)
-        span = {"start": self.args.start, "end": self.args.end}
         if kind == "image":
             return {"type": kind, kind: load_image(file)}
+        options = {name: getattr(self.args, name) for name in ("start", "end", "audio_stream")}
         if kind == "audio":
-            return {"type": kind, kind: load_sound(file, **span)}
-        open_videos = self.processor.video_processor.open_videos
-        return {"type": kind, kind: open_videos([file], num_frames=self.args.num_frames, **span)[0]}
+            return {"type": kind, kind: load_sound(file, **options)}
+        options |= {name: getattr(self.args, name) for name in ("num_frames", "sampling", "video_stream", "on_damage")}
+        return {"type": kind, kind: self.processor.video_processor.open_videos([file], **options)[0]}
 
     def talk(self) -> None:
         for line in sys.stdin:
@@ -258,10 +270,11 @@ class _Talk:
 
 def _load(args: argparse.Namespace, auto_class: str, **options) -> Any:
     import transformers
+    from huggingface_hub.errors import StrictDataclassError
 
     try:
         return getattr(transformers, auto_class).from_pretrained(args.model, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StrictDataclassError) as error:
         raise ValueError(f"the model {args.model} cannot be loaded: {error}") from error
 
 

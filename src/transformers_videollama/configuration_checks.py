@@ -16,9 +16,9 @@ __all__ = ["check_fields", "check_grid", "check_heads", "check_text"]
 WIDTH, LAYERS, VOCABULARY = whole(1, 2**15), whole(1, 256), whole(1, 2**21)
 POSITIONS = 2**16  # of patches, and rows of a table
 
-EPSILON, SHARE = number(above=0, below=1), number(least=0, below=1)
+EPSILON, SHARE = number(least=1e-15, below=1), number(least=0, below=1)
 TOKEN = optional(whole(-1, 2**21))  # -1 is LLaMA's old word for none
-NEVER = Check("False: this is no encoder and decoder", lambda value: value is False)
+NEVER = Check("False, since nothing here is so", lambda value: value is False)
 
 
 def _is_float_type(value: Any) -> bool:
@@ -62,7 +62,7 @@ FIELDS = {
     "hidden_dropout_prob": SHARE,
     "attention_probs_dropout_prob": SHARE,
     "initializer_range": number(least=0, most=1),
-    "logit_scale": number(above=0, most=1e4),
+    "logit_scale": number(least=1e-3, most=1e4),
     "chunk_size_feed_forward": whole(0, 2**20),
     "image_token_id": whole(0, 2**21),
     "video_token_id": whole(0, 2**21),
@@ -71,6 +71,7 @@ FIELDS = {
     "pad_token_id": TOKEN,
     "bos_token_id": TOKEN,
     "is_encoder_decoder": NEVER,
+    "use_qformer_text_input": NEVER,
     "tie_word_embeddings": optional(flag),
     "dtype": optional(DTYPE),
     "torch_dtype": optional(DTYPE),
@@ -92,33 +93,35 @@ def check_fields(values: Mapping[str, Any], part: str = "") -> None:
     Raises:
         ValueError: for a value that a field cannot have; the message has part, field and value.
     """
-    checks = FIELDS | (LONGEST_TEXT if part == "text_config" else TABLE_ROWS)
+    checks = FIELDS | (LONGEST_TEXT if part.startswith("text_config") else TABLE_ROWS)
     where = f"{part}: " if part else ""
     for name, value in values.items():
         if name in checks:
             check_value(name, value, checks[name], where)
         elif name in ("rope_parameters", "rope_scaling") and isinstance(value, Mapping):
-            check_fields(value, part)
+            check_fields(value, f"{part}.{name}")
             for inner in value.values():  # some language models have one set for each type of layer
-                check_fields(inner if isinstance(inner, Mapping) else {}, part)
+                check_fields(inner if isinstance(inner, Mapping) else {}, f"{part}.{name}")
 
 
 def check_heads(config: Any, part: str) -> None:
     """Sees to it that the heads of attention divide the width."""
     if config.hidden_size % config.num_attention_heads:
         raise ValueError(
-            f"{part}.hidden_size is {config.hidden_size}, which {config.num_attention_heads} attention heads do not "
-            "divide"
+            f"{part}.num_attention_heads is {config.num_attention_heads}, which does not divide hidden_size, "
+            f"{config.hidden_size}"
         )
 
 
-def check_grid(part: str, height: int, width: int, patch: int, stride: int) -> None:
+def check_grid(config: Any, part: str, sides: tuple[str, str], stride: int) -> None:
     """Sees to it that a picture or a spectrogram has patches, and no more than a table of positions can have rows."""
-    if patch > min(height, width):
-        raise ValueError(f"{part}.patch_size is {patch}, but what it is cut from is {height} x {width}")
-    rows = math.prod((side - patch) // stride + 1 for side in (height, width))
-    if rows > POSITIONS:
-        raise ValueError(f"{part} cuts {height} x {width} into {rows} patches, expected at most {POSITIONS}")
+    patch, lengths = config.patch_size, [getattr(config, side) for side in sides]
+    of_what = " and ".join(dict.fromkeys(f"{side} {length}" for side, length in zip(sides, lengths, strict=True)))
+    if patch > min(lengths):
+        raise ValueError(f"{part}.patch_size is {patch}, which is more than {of_what}")
+    count = math.prod((length - patch) // stride + 1 for length in lengths)
+    if count > POSITIONS:
+        raise ValueError(f"{part} makes {count} patches of {of_what}, expected at most {POSITIONS}")
 
 
 def check_text(config: Any, output_vocab_size: int | None) -> None:
@@ -131,5 +134,5 @@ def check_text(config: Any, output_vocab_size: int | None) -> None:
     heads, groups = (getattr(config, name, None) for name in ("num_attention_heads", "num_key_value_heads"))
     if isinstance(heads, int) and isinstance(groups, int) and heads % groups:
         raise ValueError(
-            f"text_config.num_attention_heads is {heads}, which {groups} heads of keys and values do not divide"
+            f"text_config.num_key_value_heads is {groups}, which does not divide num_attention_heads, {heads}"
         )

@@ -16,6 +16,7 @@
 
 from huggingface_hub.dataclasses import strict
 from transformers import (
+    CONFIG_MAPPING,
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     Blip2QFormerConfig,
@@ -25,6 +26,7 @@ from transformers import (
 from transformers.configuration_utils import PreTrainedConfig
 
 from .configuration_checks import check_fields, check_grid, check_heads, check_text
+from .media.checks import Check, check_value, shown
 
 
 __all__ = [
@@ -37,6 +39,8 @@ __all__ = [
 LLAMA_VOCAB_SIZE = 32000
 # The rows of LLaMA's vocabulary and of the placeholders, rounded up to a multiple of 64.
 PADDED_LLAMA_VOCAB_SIZE = 32064
+
+MODEL_TYPE = Check("a model type of the library", lambda value: isinstance(value, str) and value in CONFIG_MAPPING)
 
 
 class _CheckedConfig:
@@ -238,6 +242,23 @@ class VideoLlamaConfig(PreTrainedConfig):
             self.audio_config.max_source_positions = self.audio_resampler_config.num_query_tokens
         super().__post_init__(**kwargs)
 
+    @classmethod
+    def from_dict(cls, config_dict: dict, **kwargs):
+        """
+        As the library's, which reads files by it.
+
+        Raises:
+            ValueError: where the library has saved the fields of a part, and they are gone.
+        """
+        for name in ("vision_config", "qformer_config", "video_resampler_config", "text_config"):
+            part = config_dict.get(name)
+            gone = part is None or (isinstance(part, dict) and "model_type" not in part)
+            if gone and "transformers_version" in config_dict:
+                raise ValueError(
+                    f"{name} is {shown(part)}, expected the fields of the part, with 'model_type'; the file is damaged"
+                )
+        return super().from_dict(config_dict, **kwargs)
+
     def _part(self, name: str, value: dict | PreTrainedConfig | None) -> PreTrainedConfig | None:
         """The configuration of the part `name`, of the one kind that the part can have; `None` stays `None`."""
         config_class = self.sub_configs[name]
@@ -267,25 +288,24 @@ class VideoLlamaConfig(PreTrainedConfig):
         if self.encode_batch_size < 1:
             raise ValueError(f"encode_batch_size must be 1 or more, got {self.encode_batch_size}")
         placeholders = (self.image_token_id, self.video_token_id, self.audio_token_id)
+        names = "image_token_id, video_token_id and audio_token_id"
         if len(set(placeholders)) != len(placeholders):
-            raise ValueError(f"image, video and audio need three different placeholder ids, got {placeholders}")
+            raise ValueError(f"{names} must be three different placeholder ids, got {placeholders}")
         if max(placeholders) >= self.text_config.vocab_size:
             raise ValueError(
-                f"the placeholder ids {placeholders} must be rows of the language model's vocabulary, which has "
-                f"{self.text_config.vocab_size}; resize its embeddings first"
+                f"{names}, {placeholders}, must be rows of the language model's vocabulary (text_config.vocab_size), "
+                f"which has {self.text_config.vocab_size}; resize its embeddings first"
             )
         self._check_parts()
 
     def _check_parts(self) -> None:
         """Checks that each part can be built and run."""
         vision, audio, standing_in = self.vision_config, self.audio_config, self.audio_vision_config
-        check_grid("vision_config", vision.image_size, vision.image_size, vision.patch_size, vision.patch_size)
+        check_grid(vision, "vision_config", ("image_size", "image_size"), vision.patch_size)
         if audio is not None:
-            sides = audio.num_mel_bins, audio.num_mel_frames
-            check_grid("audio_config", *sides, audio.patch_size, audio.patch_stride)
+            check_grid(audio, "audio_config", ("num_mel_bins", "num_mel_frames"), audio.patch_stride)
         if standing_in is not None:
-            side, patch = standing_in.image_size, standing_in.patch_size
-            check_grid("audio_vision_config", side, side, patch, patch)
+            check_grid(standing_in, "audio_vision_config", ("image_size", "image_size"), standing_in.patch_size)
         for name in self.sub_configs:
             part = getattr(self, name)
             if part is not None and name != "text_config":  # which may have heads of another width
@@ -299,10 +319,7 @@ def _text_config(value: dict | PreTrainedConfig | None) -> PreTrainedConfig:
     if isinstance(value, dict):
         values = dict(value)
         check_fields(values, "text_config")
-        if not isinstance(values.get("model_type", ""), str):
-            raise ValueError(
-                f"text_config: got model_type={values['model_type']!r}, expected a string such as 'llama'"
-            )
+        check_value("model_type", values.get("model_type", "llama"), MODEL_TYPE, "text_config: ")
         value = AutoConfig.for_model(values.pop("model_type", "llama"), **values)
     if type(value) not in MODEL_FOR_CAUSAL_LM_MAPPING or not hasattr(value, "vocab_size"):
         raise ValueError(

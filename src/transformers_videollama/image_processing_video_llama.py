@@ -20,25 +20,28 @@ from typing import Any
 from transformers import BlipImageProcessorPil
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImageResampling
 
-from .media.checks import Check, check_value, flag, number, optional, several, whole
+from .media.checks import Check, check_value, check_values, flag, number, optional, several, whole
 
 
-__all__ = ["PICTURE_SETTINGS", "VideoLlamaImageProcessor", "check_settings"]
+__all__ = ["PICTURE_SETTINGS", "VideoLlamaImageProcessor", "check_settings", "check_sizes"]
 
 MAX_SIDE = 4096
+SIDE = whole(1, MAX_SIDE)
 
 
 def _is_size(value: Any) -> bool:
-    side = whole(1, MAX_SIDE)
-    sides = dict(value) if isinstance(value, Mapping) or hasattr(value, "shortest_edge") else {}
-    return sides.keys() == {"height", "width"} and all(map(side.accepts, sides.values()))
+    """As the library takes it: a dict, its own class for one, two sides, or one for both."""
+    if isinstance(value, Mapping) or hasattr(value, "shortest_edge"):
+        sides = dict(value)
+        return sides.keys() == {"height", "width"} and several(SIDE, 2).accepts(list(sides.values()))
+    return SIDE.accepts(value) or several(SIDE, 2).accepts(value)
 
 
 SIZE = Check(f"height and width, each from 1 to {MAX_SIDE}", _is_size)
+SIZES = ("crop_size", "pad_size")
 PICTURE_SETTINGS = {
     "size": SIZE,
-    "crop_size": optional(SIZE),
-    "pad_size": optional(SIZE),
+    **dict.fromkeys(SIZES, optional(SIZE)),
     "resample": whole(0, 5),
     "rescale_factor": number(least=1e-6, most=1),
     "image_mean": several(number(least=-1e4, most=1e4), 3),
@@ -46,6 +49,13 @@ PICTURE_SETTINGS = {
     **dict.fromkeys(("do_resize", "do_rescale", "do_normalize", "do_convert_rgb"), flag),
     **dict.fromkeys(("do_center_crop", "do_pad"), optional(flag)),
 }
+
+
+def check_sizes(settings: Mapping[str, Any]) -> None:
+    """As [`check_settings`], for sizes as they are given, of which the library makes its own class."""
+    check_values(settings, {name: PICTURE_SETTINGS[name] for name in SIZES})
+    if "size" in settings:
+        check_value("size", settings["size"], SIZE)
 
 
 def check_settings(processor: Any, checks: Mapping[str, Check]) -> None:
@@ -76,5 +86,6 @@ class VideoLlamaImageProcessor(BlipImageProcessorPil):
     do_convert_rgb = True
 
     def __init__(self, **kwargs):
+        check_sizes(kwargs)
         super().__init__(**kwargs)
         check_settings(self, PICTURE_SETTINGS)

@@ -29,8 +29,9 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from .block_keys import check_foreign_names
 from .conversations import OpenedMedia
 from .feature_extraction_video_llama import Downmix, as_list_of_sounds
+from .image_processing_video_llama import check_settings
 from .media import MediaAccess, load_image, media_access
-from .media.checks import Check, check_value, flag, optional, whole
+from .media.checks import Check, flag, optional, whole
 from .media.options import check_options
 from .messages import EncodedMedia
 from .video_processing_video_llama import VideoLlamaVideoProcessorKwargs, as_list_of_videos, pad_steps
@@ -116,13 +117,12 @@ class VideoLlamaProcessor(ProcessorMixin):
         load_audio_from_video: bool = True,
         stop_string: str | None = None,
     ):
+        self.num_video_tokens = num_video_tokens
+        self.num_audio_tokens = num_audio_tokens
+        self.load_audio_from_video = load_audio_from_video
+        self.stop_string = stop_string
+        check_settings(self, SETTINGS)
         super().__init__(image_processor, video_processor, feature_extractor, tokenizer, chat_template=chat_template)
-        self.num_video_tokens = check_value("num_video_tokens", num_video_tokens, SETTINGS["num_video_tokens"])
-        self.num_audio_tokens = check_value("num_audio_tokens", num_audio_tokens, SETTINGS["num_audio_tokens"])
-        self.load_audio_from_video = check_value(
-            "load_audio_from_video", load_audio_from_video, SETTINGS["load_audio_from_video"]
-        )
-        self.stop_string = check_value("stop_string", stop_string, SETTINGS["stop_string"])
         self.image_token, self.video_token, self.audio_token = PLACEHOLDER_TOKENS.values()
         for modality, token in PLACEHOLDER_TOKENS.items():
             setattr(self, f"{modality}_token_id", tokenizer.convert_tokens_to_ids(token))
@@ -171,9 +171,10 @@ class VideoLlamaProcessor(ProcessorMixin):
                 content is text or a list of blocks: `{"type": "text", "text": ...}`, and for "image", "video" and
                 "audio" `{"type": "image", "image": ...}`. `"path"` and `"url"` do as well; `load_image`, `load_video`
                 and `load_sound` say what a source can be. A video block may also hold `num_frames`, `fps`,
-                `sampling`, `start`, `end` and, for decoded frames, `video_metadata` (`{"fps": ...}`); an audio block
-                `start`, `end` and, for samples, `sampling_rate`. A sound that stands right before a video is taken as
-                the video's own. A block without a source is a bare placeholder.
+                `sampling`, `start`, `end`, `video_stream`, `audio_stream`, `on_damage` and, for decoded frames,
+                `video_metadata` (`{"fps": ...}`); an audio block `start`, `end` and, for samples, `sampling_rate`. A
+                sound that stands right before a video is taken as the video's own. A block without a source is a bare
+                placeholder.
             chat_template (`str`, *optional*): The processor's own by default.
             tools, documents (`list`, *optional*): Given to the template, where those of this package have no use for
                 them.

@@ -30,20 +30,23 @@ from transformers.utils import TensorType
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
-from .image_processing_video_llama import PICTURE_SETTINGS, check_settings
-from .media import DEFAULT_NUM_FRAMES, MediaAccess, Sampling, Video, load_video
+from .image_processing_video_llama import PICTURE_SETTINGS, check_settings, check_sizes
+from .media import DEFAULT_NUM_FRAMES, MediaAccess, OnDamage, Sampling, Video, load_video
 from .media.checks import flag, optional, whole
 from .media.options import OPTIONS
 from .media.parallel import in_parallel
+from .media.video import check_frame_count
 
 
 __all__ = ["VideoLlamaVideoProcessor", "VideoLlamaVideoProcessorKwargs"]
 
-# The options that choose the frames of a video
+# The options that choose the frames of a video, and its tracks
 SAMPLING_OPTIONS = ("num_frames", "fps", "sampling", "start", "end", "do_sample_frames")
+SAMPLING_OPTIONS += ("video_stream", "audio_stream", "on_damage")
 
 SAMPLING_SETTINGS = {
     "num_frames": optional(OPTIONS["num_frames"]),
+    "on_damage": OPTIONS["on_damage"],
     "fps": optional(OPTIONS["fps"]),
     "sampling": OPTIONS["sampling"],
     "do_sample_frames": flag,
@@ -57,11 +60,16 @@ class VideoLlamaVideoProcessorKwargs(VideosKwargs, total=False):
     In addition to those of the library:
 
     Attributes:
-        sampling (`str`, *optional*, defaults to "uniform"): "uniform", or "headtail", the random frames of training.
+        sampling (`str`, *optional*, defaults to "uniform"): "uniform", evenly over the frames; "time", evenly over the
+            seconds, which differs where the frame rate varies; or "headtail", the random frames of training.
         start, end (`float`, *optional*): Span of the video in seconds that frames are sampled from.
         access ([`MediaAccess`], *optional*): What may be opened, and how much work it may be.
         model_max_frames (`int`, *optional*): Frames of one video that the model has positions for. More are refused
             before they are decoded; `None`: it is not known.
+        video_stream, audio_stream (`int` or `str`, *optional*): Which of several tracks: the index among all streams
+            of the file, or the language, such as "eng".
+        on_damage (`str`, *optional*, defaults to "raise"): What happens to chosen frames that cannot be decoded:
+            "raise", or "skip", which leaves them out with a warning that counts.
     """
 
     sampling: Sampling
@@ -69,6 +77,9 @@ class VideoLlamaVideoProcessorKwargs(VideosKwargs, total=False):
     start: int | float | None
     end: int | float | None
     access: MediaAccess | None
+    video_stream: int | str | None
+    audio_stream: int | str | None
+    on_damage: OnDamage
 
 
 class VideoLlamaVideoProcessor(BaseVideoProcessor):
@@ -92,9 +103,11 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
     num_frames = DEFAULT_NUM_FRAMES
     fps = None
     sampling = "uniform"
+    on_damage = "raise"
     model_max_frames = None
 
     def __init__(self, **kwargs: Unpack[VideoLlamaVideoProcessorKwargs]):
+        check_sizes(kwargs)
         super().__init__(**kwargs)
         check_settings(self, PICTURE_SETTINGS | SAMPLING_SETTINGS)
 
@@ -105,8 +118,8 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
                 or torch of shape `(T, H, W, 3)` or `(T, 3, H, W)`, a list of PIL images), or a loaded [`Video`]. In a
                 list, a path is a video, and a list of pictures is one video.
             kwargs: see [`VideoLlamaVideoProcessorKwargs`]: `num_frames`, `fps`, `sampling`, `start`, `end`,
-                `video_metadata` (`{"fps": ...}` for each video that is given as frames), `return_tensors`,
-                `return_metadata`, ...
+                `video_stream`, `audio_stream`, `on_damage`, `video_metadata` (`{"fps": ...}` for each video that is
+                given as frames), `return_tensors`, `return_metadata`, ...
 
         Returns:
             [`BatchFeature`]: `pixel_values_videos` (videos, T, 3, height, width), float32, and `video_frame_mask`
@@ -119,6 +132,8 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
         opening = {name: kwargs.pop(name) for name in names if name in kwargs}
         opening |= {name: kwargs.get(name) for name in ("size", "do_resize", "model_max_frames")}
         opened = self.open_videos(as_list_of_videos(videos), **opening)
+        for video in opened:  # those that came opened, too
+            check_frame_count(video.name, len(video.indices), opening["model_max_frames"] or self.model_max_frames)
         return super().preprocess(
             [video.frames for video in opened],
             video_metadata=[_metadata(video) for video in opened],
@@ -135,6 +150,9 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
         sampling: Sampling | None = None,
         start: float | None = None,
         end: float | None = None,
+        video_stream: int | str | None = None,
+        audio_stream: int | str | None = None,
+        on_damage: OnDamage | None = None,
         video_metadata: Any = None,
         do_sample_frames: bool | None = None,
         size: Any = None,
@@ -148,8 +166,8 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
 
         Args:
             sources (`list`): One entry for each video, whatever [`load_video`] takes.
-            num_frames, fps, sampling, start, end, video_metadata, do_sample_frames, size, do_resize (*optional*): As
-                for `preprocess`; the processor's own by default.
+            num_frames, fps, sampling, start, end, video_stream, audio_stream, on_damage, video_metadata,
+                do_sample_frames, size, do_resize (*optional*): As for `preprocess`; the processor's own by default.
             model_max_frames (`int`, *optional*): As the processor's own, which it is by default.
             generator (`np.random.Generator`, *optional*): The generator that "headtail" draws from.
             access ([`MediaAccess`], *optional*): What may be opened, and how much work it may be; what
@@ -178,6 +196,9 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
             sampling=self.sampling if sampling is None else sampling,
             start=start,
             end=end,
+            video_stream=video_stream,
+            audio_stream=audio_stream,
+            on_damage=self.on_damage if on_damage is None else on_damage,
             size=height_width,
             max_frames=self.model_max_frames if model_max_frames is None else model_max_frames,
             generator=generator,

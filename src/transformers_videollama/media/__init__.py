@@ -6,6 +6,7 @@ from typing import Any
 from .access import MediaAccess, media_access, restrict_media_access
 from .errors import MediaError
 from .images import load_image
+from .options import OnDamage
 from .sampling import DEFAULT_NUM_FRAMES, Sampling, sample_indices
 from .sound import Sound, load_sound
 from .video import Video, load_video, media_kind
@@ -15,6 +16,7 @@ __all__ = [
     "DEFAULT_NUM_FRAMES",
     "MediaAccess",
     "MediaError",
+    "OnDamage",
     "Sampling",
     "Sound",
     "Video",

@@ -73,7 +73,8 @@ class Animation:
 
 
 def is_animated_webp(file: MediaFile) -> bool:
-    return any(name == b"ANMF" for name, _ in _chunks(file))
+    with about(file.name):
+        return any(name == b"ANMF" for name, _ in _chunks(file))
 
 
 def _delays(file: MediaFile) -> list[float]:

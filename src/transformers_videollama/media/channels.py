@@ -12,10 +12,16 @@ from .errors import import_or_explain
 __all__ = ["as_float", "channel_names", "samples_of", "to_mono"]
 
 _DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}  # FFmpeg's names
-# ITU-R BS.775 and what FFmpeg makes of it: each front side at -3 dB, what is behind at -6 dB, the bass not at all
+# ITU-R BS.775 and what FFmpeg makes of it: the sides in front at -3 dB, what is behind at -6 dB; the bass, and most of
+# what is above, not at all
 _FRONT, _BEHIND = math.sqrt(0.5), 0.5
-_WEIGHTS = {"FC": 1.0, "LFE": 0.0, "BC": _BEHIND}
-_WEIGHTS |= dict.fromkeys(("FL", "FR", "FLC", "FRC"), _FRONT) | dict.fromkeys(("BL", "BR", "SL", "SR"), _BEHIND)
+_WEIGHTS = {
+    "FC": 1.0,
+    **dict.fromkeys(("FL", "FR", "FLC", "FRC", "TFL", "TFR"), _FRONT),
+    **dict.fromkeys(("BL", "BR", "BC", "SL", "SR"), _BEHIND),
+    **dict.fromkeys(("LFE", "LFE2", "WL", "WR", "TC", "TFC", "TBL", "TBC", "TBR", "TSL", "TSR"), 0.0),
+    **dict.fromkeys(("BFL", "BFC", "BFR"), 0.0),
+}
 
 
 def samples_of(frame: Any) -> np.ndarray:
@@ -41,9 +47,17 @@ def as_float(samples: np.ndarray) -> np.ndarray:
     return ((samples - np.float64(zero)) / scale).astype(np.float32)
 
 
-def channel_names(layout: Any) -> tuple[str, ...]:
-    """The names that FFmpeg has for the channels of a layout, as "FL" and "FR"; "NONE" for those it does not know."""
-    return tuple(channel.name for channel in layout.channels)
+def channel_names(context: Any) -> tuple[str, ...]:
+    """The names of the channels of PyAV's codec context that is not open yet, as "FL"; "NONE" if FFmpeg knows no name.
+
+    A layout in an unusual order holds memory, which PyAV's `AudioLayout` shares with the context, and frees. So the
+    context is given one that holds none, of as many channels, before it is opened. Its frames would do the same.
+    """
+    layout = context.layout
+    names = tuple(channel.name for channel in layout.channels)
+    if layout.name.startswith(f"{len(names)} channels ("):
+        context.layout = f"{len(names)} channels"
+    return names
 
 
 def to_mono(samples: np.ndarray, names: Sequence[str]) -> np.ndarray:

@@ -77,16 +77,16 @@ def _check_index(container: Any) -> None:
             raise MediaError(f"is cut: it should have {last.pos + last.size} bytes and has {size}; fetch it again")
 
 
-def read_to_the_end(file: MediaFile, container: Any, stream: Any) -> Iterator[Any]:
+def read_to_the_end(file: MediaFile, container: Any, *streams: Any) -> Iterator[Any]:
     """
-    All packets of a stream, which takes long in a long file: with a bar on a terminal.
+    All packets of some streams, which takes long in a long file: with a bar on a terminal.
 
     Raises:
         MediaError: after the seconds that `file.access` gives it.
     """
     deadline, position = file.access.deadline(), 0
     with progress_bar(f"reading {file.name}", file.size) as bar:
-        for packet in container.demux(stream):
+        for packet in container.demux(*streams):
             deadline.check()
             if packet.pos is not None and packet.pos > position:
                 bar.update(packet.pos - position)

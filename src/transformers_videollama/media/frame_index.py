@@ -10,10 +10,12 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Any
 
 from .containers import NO_TIMES, declared_seconds, read_to_the_end, rewind
 from .errors import MediaError
+from .sound_lengths import Measured, PacketTimes, is_measured
 from .sources import MediaFile
 
 
@@ -31,12 +33,14 @@ class Way:
         key (`int`, *optional*): The key frame to begin at, by when it is shown, in the stream's time base; `None` is
             the beginning of the file.
         targets (`dict`): Mark -> number of a wanted frame. The mark is the time at which the frame is shown.
+        next_key (`float`): When the key frame behind it is shown; infinity if that is behind the wanted frames.
         is_first (`bool`): Whether no key frame is before it.
         counts (`bool`): Whether the mark is the number of frames that the decoder gives before it, for want of times.
     """
 
     key: int | None
     targets: dict[int, int]
+    next_key: float
     is_first: bool
     counts: bool = False
 
@@ -48,10 +52,12 @@ class FrameIndex:
     Attributes:
         total (`int`): How many are shown.
         has_times (`bool`): Whether the file says when; `time` and `end` are not to be asked otherwise.
+        sounds ([`Measured`]): What was measured of the sounds of the file when it was read for the frames.
     """
 
     total: int
     has_times = True
+    sounds: Measured = MappingProxyType({})
 
     def time(self, number: int) -> int:
         """When a frame is shown, in the stream's time base."""
@@ -142,7 +148,8 @@ class _HeaderIndex(FrameIndex):
         targets = {group.shown[index - group.first][0]: index for index in near}
         # A frame that is shown before the key frame refers to frames that come before that in the file
         begin = max(0, number - (min(targets) < group.key_time) - further_back)
-        return Way(self._group(begin).key_time, targets, is_first=begin == 0)
+        next_key = self._group(begin + 1).key_time if begin < number else math.inf
+        return Way(self._group(begin).key_time, targets, next_key, is_first=begin == 0)
 
     def _number_of_group(self, index: int) -> int:
         return bisect.bisect_right(self.keys, index, hi=len(self.keys) - 1, key=lambda key: key[0]) - 1
@@ -190,7 +197,11 @@ class _PacketIndex(FrameIndex):
         shown: list[tuple[int, int]] = []
         before_keys: list[tuple[int, int]] = []  # cannot be decoded, unless no packet is said to be a key frame
         untimed = ends = 0
-        for packet in read_to_the_end(file, container, stream):
+        sounds = {sound: PacketTimes() for sound in container.streams.audio if is_measured(container, sound)}
+        for packet in read_to_the_end(file, container, stream, *sounds):
+            if packet.stream is not stream:
+                sounds[packet.stream].notice(packet)
+                continue
             if not packet.size or packet.is_discard or _is_hidden(packet, stream):
                 continue
             if packet.pts is None:
@@ -200,6 +211,7 @@ class _PacketIndex(FrameIndex):
             if packet.is_keyframe:
                 keys.append(packet.pts)
             (shown if keys else before_keys).append((packet.pts, packet.duration or 0))
+        self.sounds = {sound.index: times.seconds(sound) for sound, times in sounds.items()}
         self.keys, self.shown = sorted(keys), sorted(shown if keys else before_keys)
         self.has_times = bool(self.shown) and not container.format.flags & NO_TIMES
         self.total = len(self.shown) or untimed
@@ -221,13 +233,14 @@ class _PacketIndex(FrameIndex):
     def way_to(self, wanted: list[int], further_back: int) -> Way:
         if self.counts:
             targets = {index: index for index in wanted}
-            return Way(self.keys[0] if self.keys else None, targets, is_first=True, counts=True)
+            return Way(self.keys[0] if self.keys else None, targets, math.inf, is_first=True, counts=True)
         number = bisect.bisect_right(self.keys, self.time(wanted[0]))
         end = self.keys[number] if number < len(self.keys) else math.inf
         near = _before(wanted, bisect.bisect_left(self.shown, (end,)))
         begin = max(number - 1 - further_back, 0)
         key = self.keys[begin] if self.keys else None
-        return Way(key, {self.time(index): index for index in near}, is_first=begin == 0)
+        next_key = self.keys[begin + 1] if begin < number - 1 else math.inf
+        return Way(key, {self.time(index): index for index in near}, next_key, is_first=begin == 0)
 
 
 def _before(wanted: list[int], end: int) -> list[int]:

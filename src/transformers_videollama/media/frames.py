@@ -81,7 +81,7 @@ class VideoFile:
         self.times = FrameTimes(self.index, stream.time_base) if self.index.has_times else None
         self.fps = self._average_rate()
         zero = float(self.index.time(0) * stream.time_base) if self.index.has_times else None
-        self.sound = sound_of(container, file, zero=zero, stream=audio_stream)
+        self.sound = sound_of(container, file, zero=zero, stream=audio_stream, measured=self.index.sounds)
         self.orientation = orientation_at_start(container, stream)
 
     def _average_rate(self) -> float | None:
@@ -133,7 +133,7 @@ class VideoFile:
         self, way: Way, convert: FrameConverter, frames: dict[int, np.ndarray], deadline: Deadline
     ) -> "_Trust":
         """Decodes what `way` leads to, as far as it can be trusted."""
-        missing, last, trust = dict(way.targets), max(way.targets), _Trust(way.key)
+        missing, last, trust = dict(way.targets), max(way.targets), _Trust(way)
         for mark, frame in self._decode(way, trust, deadline):
             trusted = trust.holds_for(frame, mark)
             if trusted:
@@ -173,14 +173,15 @@ class VideoFile:
 class _Trust:
     """
     Whether frames are what was filmed: behind damage, a decoder guesses until the next key frame, and seldom says so.
+    Where what is called a key frame does not come, as it only begins to refresh the picture, all is fresh at the next.
 
     Attributes:
         entered (`bool`): Whether the key frame came that decoding begins at.
         error (`Exception`, *optional*): The decoder's first.
     """
 
-    def __init__(self, key: int | None):
-        self.key, self.entered = key, False
+    def __init__(self, way: Way):
+        self.way, self.entered = way, False
         self.error: Exception | None = None
         self.ended_at: float | None = None
 
@@ -194,8 +195,9 @@ class _Trust:
             self.end_at(mark)
         elif self.ended_at is not None and frame.key_frame and mark > self.ended_at:
             self.ended_at = None
-        self.entered |= mark == self.key and self.ended_at is None
-        return self.ended_at is None
+        self.entered |= mark == self.way.key and self.ended_at is None
+        fresh = self.entered or self.way.is_first or mark >= self.way.next_key
+        return fresh and self.ended_at is None
 
 
 def _video_stream(container: Any, choice: int | str | None) -> Any:

@@ -230,8 +230,9 @@ def rgb_pixels(array: np.ndarray | torch.Tensor) -> np.ndarray:
 
 def is_still(file: MediaFile) -> bool:
     """Whether a file is a picture that does not move; also one that is too large to be opened."""
-    if is_heif(file):
-        return True
+    with about(file.name):
+        if is_heif(file):
+            return True
     try:
         with Image.open(file.open(), formats=_formats()) as image:
             return not (image.format in _ANIMATED_FORMATS and getattr(image, "is_animated", False))

@@ -13,7 +13,7 @@ from .options import Sampling, check_options
 __all__ = ["DEFAULT_NUM_FRAMES", "Sampling", "sample_indices", "span_within"]
 
 DEFAULT_NUM_FRAMES = 8
-TICK = 1e-3  # seconds: the clocks of many containers are that coarse, so that a frame of 1/3 s is shown at 0.333 s
+TICK = 6e-4  # seconds by which times are off: many containers count milliseconds, so that 2/3 s is 0.667 s
 
 
 def sample_indices(

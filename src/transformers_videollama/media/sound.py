@@ -19,7 +19,7 @@ from .options import check_options
 from .readers import given_samples
 from .resampling import filter_width, resample
 from .sampling import span_within
-from .sound_lengths import length_of
+from .sound_lengths import Measured, length_of
 from .sources import MediaFile, local_file
 from .tracks import ArrayTrack, FileTrack
 
@@ -207,7 +207,12 @@ def _sound_of_samples(samples: np.ndarray, sampling_rate: int) -> Sound:
 
 
 def sound_of(
-    container: Any, file: MediaFile, *, zero: float | None = None, stream: int | str | None = None
+    container: Any,
+    file: MediaFile,
+    *,
+    zero: float | None = None,
+    stream: int | str | None = None,
+    measured: Measured | None = None,
 ) -> Sound | None:
     """The sound of an open container, not yet decoded; the container is left where it was.
 
@@ -216,6 +221,7 @@ def sound_of(
         zero (`float`, *optional*): the container's time, in seconds, at which the video's clock begins. Without it
             the clock begins with the sound.
         stream (`int` or `str`, *optional*): see `audio_stream` of `load_sound`.
+        measured (`Measured`, *optional*): what somebody who has read the packets knows of sounds.
 
     Returns:
         `Sound`; `None` if the container has no sound stream, or one without a packet.
@@ -227,8 +233,8 @@ def sound_of(
     if chosen is None:
         return None
     context = chosen.codec_context  # None for an unknown codec, which is an error where the sound is read
-    rate, channels = (context.sample_rate, channel_names(context.layout)) if context else (0, ())
-    seconds, promised = length_of(container, file, chosen)
+    rate, channels = (context.sample_rate, channel_names(context)) if context else (0, ())
+    seconds, promised = length_of(container, file, chosen, measured or {})
     if not seconds:
         return None
     track = FileTrack(file, chosen.index, rate, len(channels), seconds, promised)

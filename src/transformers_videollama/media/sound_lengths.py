@@ -1,34 +1,48 @@
 """How long the sound of a file is: what its container declares, where that can be trusted; else the packets say."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from .containers import SLACK, declared_seconds, open_container, read_to_the_end
 from .sources import MediaFile
 
 
-__all__ = ["length_of"]
+__all__ = ["Measured", "PacketTimes", "is_measured", "length_of"]
 
+# Index of a stream -> when the first packet begins and the last one ends, in seconds; `None` if there is no packet
+Measured = Mapping[int, tuple[float, float] | None]
 _GUESSED = {"aac", "asf", "mp3", "mpeg"}  # what they declare is FFmpeg's guess, or the length of the whole file
 
 
-def length_of(container: Any, file: MediaFile, stream: Any) -> tuple[float, bool]:
+def is_measured(container: Any, stream: Any) -> bool:
+    """Whether the packets of a sound have to be read to know its length."""
+    return container.format.name in _GUESSED or declared_seconds(container, stream) is None
+
+
+def length_of(container: Any, file: MediaFile, stream: Any, measured: Measured) -> tuple[float, bool]:
     """
     The length of a sound stream. The container is left where it was.
 
+    Args:
+        measured (`Measured`): Of streams whose packets have been read already.
+
     Returns:
         seconds from the first sample to the last, 0 for a stream without a packet; and whether the container declares
-        them. If it does not, the file is read once.
+        them. If it does not, and the stream is not among those measured, the file is read once.
     """
     length = None
-    declared = None if container.format.name in _GUESSED else declared_seconds(container, stream)
+    declared = None if is_measured(container, stream) else declared_seconds(container, stream)
     if declared and "mp4" in container.format.name and len(stream.index_entries):
         length = _length_in_mp4(stream, declared)
     elif declared and "matroska" in container.format.name:
         length = _length_in_matroska(container, file, stream, declared)
     elif declared:
         length = declared
-    return (length, True) if length else (_length_of_packets(container, file, stream), False)
+    if length:
+        return length, True
+    packets = measured[stream.index] if stream.index in measured else _times_of_packets(file, stream)
+    return (0.0 if packets is None else _length_of_packets(container, stream, packets)), False
 
 
 def _length_in_mp4(stream: Any, declared: float) -> float:
@@ -79,11 +93,8 @@ def _length_in_matroska(container: Any, file: MediaFile, stream: Any, declared: 
     return declared if packet is None else math.ceil((declared + delay) / packet - 0.1) * packet - delay
 
 
-def _length_of_packets(container: Any, file: MediaFile, stream: Any) -> float:
+def _length_of_packets(container: Any, stream: Any, packets: tuple[float, float]) -> float:
     """To the end of the last packet; for MP3, FFmpeg's guess if it is near: that may know of the encoder's padding."""
-    packets = _times_of_packets(file, stream)
-    if packets is None:
-        return 0.0
     begin, _ = _begin(stream, packets[0])
     measured, guessed = packets[1] - begin, float((stream.duration or 0) * stream.time_base)
     return guessed if container.format.name == "mp3" and abs(guessed - measured) < SLACK else measured
@@ -98,13 +109,28 @@ def _begin(stream: Any, first: float) -> tuple[float, float]:
 
 def _times_of_packets(file: MediaFile, stream: Any, until_first: bool = False) -> tuple[float, float] | None:
     """When the first packet begins and the last one ends, in seconds; `None` if there is none."""
-    first, end = None, 0
+    times = PacketTimes()
     with open_container(file) as container:
         for packet in read_to_the_end(file, container, container.streams[stream.index]):
-            if packet.pts is None:
-                continue
-            first = packet.pts if first is None else first
-            end = packet.pts + (packet.duration or 0)
-            if until_first:
+            times.notice(packet)
+            if until_first and times.first is not None:
                 break
-    return None if first is None else (float(first * stream.time_base), float(end * stream.time_base))
+    return times.seconds(stream)
+
+
+class PacketTimes:
+    """When the first of some packets begins and the last one ends."""
+
+    def __init__(self):
+        self.first: int | None = None
+        self.end = 0
+
+    def notice(self, packet: Any) -> None:
+        if packet.pts is not None:
+            self.first = packet.pts if self.first is None else self.first
+            self.end = packet.pts + (packet.duration or 0)
+
+    def seconds(self, stream: Any) -> tuple[float, float] | None:
+        """`None` if there was none."""
+        tick = stream.time_base
+        return None if self.first is None else (float(self.first * tick), float(self.end * tick))

@@ -21,7 +21,7 @@ from .objects import Allowance, SharedReader, copy_all, is_readable, size_of
 from .progress import progress_bar
 
 
-__all__ = ["MediaFile", "folder_of", "local_file"]
+__all__ = ["MediaFile", "folder_of", "is_address", "local_file"]
 
 _DOWNLOAD_ERRORS = (OSError, ValueError, http.client.HTTPException)
 _LONGEST_TIMEOUT = 1e6  # seconds that threads and sockets can wait for, on every system
@@ -115,6 +115,11 @@ def local_file(source: Any, access: MediaAccess | None = None) -> MediaFile:
     raise MediaError(
         f"got {type(source).__name__}, expected a path, a URL, bytes, an object with read(), an array or decoded media"
     )
+
+
+def is_address(text: str) -> bool:
+    """Whether it is a URL or another address, and no path."""
+    return _scheme(text) != ""
 
 
 def folder_of(source: Any, access: MediaAccess | None = None) -> Path | None:

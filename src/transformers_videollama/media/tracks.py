@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from .access import Deadline
-from .channels import as_float, samples_of
-from .containers import SLACK, ffmpeg_errors, open_container, open_unguarded
+from .channels import as_float, channel_names, samples_of
+from .containers import SLACK, ffmpeg_errors, open_unguarded
 from .errors import MediaError, import_or_explain
 from .sources import MediaFile
 
@@ -65,7 +65,7 @@ class FileTrack:
     def _decode(self, first: int, stop: int, deadline: Deadline, seek: bool) -> list[np.ndarray] | None:
         """The parts of the window in order; `None` if a seek does not land before it."""
         pieces = []
-        container, self._kept = self._kept if seek and self._kept else open_unguarded(self.file), None
+        container, self._kept = self._kept if seek and self._kept else self._open(), None
         stream = container.streams[self.index]
         if seek:
             container.seek(int((self._second[0] + first / self.rate - _PREROLL) / stream.time_base), stream=stream)
@@ -88,6 +88,11 @@ class FileTrack:
         self._kept = container  # not after an error
         return pieces
 
+    def _open(self) -> Any:
+        container = open_unguarded(self.file)
+        channel_names(container.streams[self.index].codec_context)  # makes its layout safe to be decoded with
+        return container
+
     @functools.cached_property
     def begin(self) -> float:
         """When the first sample that is decoded plays, by the container, whose header may not know the decoder."""
@@ -97,7 +102,7 @@ class FileTrack:
     @functools.cached_property
     def _second(self) -> tuple[float, int]:
         """Time and number of the first sample of the second frame: the first may be trimmed, or before a gap."""
-        with open_container(self.file) as container:
+        with ffmpeg_errors(), self._open() as container:
             frames = list(itertools.islice(container.decode(container.streams[self.index]), 2))
         if not frames:
             raise MediaError("its sound holds no samples")

@@ -29,7 +29,7 @@ from .sound import Sound
 from .sources import MediaFile, folder_of, local_file
 
 
-__all__ = ["Video", "load_video", "media_kind"]
+__all__ = ["Video", "check_frame_count", "load_video", "media_kind"]
 
 _IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
@@ -122,7 +122,6 @@ def load_video(
         ValueError: an option has a value that it cannot have, or more than `max_frames` frames are asked for.
     """
     if isinstance(source, Video):
-        _check_count(source.name, len(source.indices), max_frames)
         return source
     given = {"num_frames": num_frames, "fps": fps, "sampling": sampling, "start": start, "end": end}
     num_frames, fps, sampling, start, end, video_fps = check_options({**given, "video_fps": video_fps}).values()
@@ -147,7 +146,7 @@ def load_video(
             generator=generator,
             times=reader.times,
         )
-        _check_count(found.name, len(indices), max_frames)
+        check_frame_count(found.name, len(indices), max_frames)
         frames = reader.read(indices)
         indices = [index for index in indices if index in frames]
         timestamps = _times_of(indices, reader.times, rate)
@@ -156,7 +155,8 @@ def load_video(
     return Video(pixels, tuple(indices), timestamps, rate, reader.total, sound, found.name)
 
 
-def _check_count(name: str, count: int, most: int | None) -> None:
+def check_frame_count(name: str, count: int, most: int | None) -> None:
+    """A `ValueError` for more frames than the model takes; `None` is any number."""
     if most is not None and count > most:
         raise ValueError(
             f"{name}: {count} frames are asked for, but the model takes at most {most}; ask for fewer, "

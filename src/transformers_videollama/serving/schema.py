@@ -9,6 +9,7 @@ __all__ = ["check_request", "error_body"]
 
 # The arguments of `apply_chat_template` that a request may set; the library would pass on anything
 TEMPLATE_OPTIONS = {"num_frames", "fps", "start", "end", "sampling", "add_timestamps"}
+TEMPLATE_OPTIONS |= {"video_stream", "audio_stream", "on_damage"}
 ROLES = ("system", "user", "assistant")
 # The keys under which OpenAI's blocks hold an item, and its form
 FORMS = {

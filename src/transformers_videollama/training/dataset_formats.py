@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TextIO
 
+from ..media.sources import is_address
 from ..messages import SOURCE_KEYS, Block, parse_message
 
 
@@ -17,7 +18,6 @@ MARKER = "<image>"  # the place of the picture in LLaVA's instructions
 
 _PIECE = 1 << 16  # characters of a JSON file that are read at once, at least
 _SPACE = re.compile(r"\s*")
-_ADDRESS = re.compile(r"(https?|file|data):", re.IGNORECASE)
 
 
 class DatasetError(ValueError):
@@ -185,7 +185,7 @@ def _own_block(block: Block, where: str, media_dir: str) -> dict:
             f"{where} has the sources {_shown(list(block.source_keys))}, the first of them {_shown(source)}; expected "
             f"one path or address under one of {', '.join(known)}"
         )
-    return _medium(block.kind, source if _ADDRESS.match(source) else os.path.join(media_dir, source))
+    return _medium(block.kind, source if is_address(source) else os.path.join(media_dir, os.path.expanduser(source)))
 
 
 def _webvid(item: Mapping, media_dir: str) -> list[dict]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from vllm.multimodal.video import VIDEO_LOADER_REGISTRY, VideoLoader
 
-from ...media import Sampling, load_video
+from ...media import OnDamage, Sampling, load_video
 
 
 __all__ = ["VIDEO_LOADER", "VideoLlamaVideoLoader"]
@@ -28,13 +28,15 @@ class VideoLlamaVideoLoader(VideoLoader):
         sampling: Sampling = "uniform",
         start: float | None = None,
         end: float | None = None,
+        video_stream: int | str | None = None,
+        on_damage: OnDamage = "raise",
         size: dict[str, int] | None = None,
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """
         Args:
             data (`bytes`): a file's content.
             num_frames (`int`): frames wanted; -1 is vLLM's word for all. Not read if `fps` is given.
-            fps, sampling, start, end (*optional*): as [`load_video`] takes them.
+            fps, sampling, start, end, video_stream, on_damage (*optional*): as [`load_video`] takes them.
             size (`dict`, *optional*): "height" and "width" that the decoder scales frames to.
 
         Returns:
@@ -50,6 +52,8 @@ class VideoLlamaVideoLoader(VideoLoader):
             sampling=sampling,
             start=start,
             end=end,
+            video_stream=video_stream,
+            on_damage=on_damage,
             size=(size["height"], size["width"]) if size else None,
         )
         return np.asarray(video.frames), {
