@@ -85,7 +85,7 @@ def heard_within(kind: Kind, start: float | None, end: float | None) -> tuple[fl
     if kind.plays is None or start is None:
         return kind.plays and (0.0, kind.plays[1] - kind.plays[0], kind.plays[2])
     begin, stop, second = kind.plays
-    from_, to = max(start, begin), min(kind.length if end is None else end, stop)
+    from_, to = max(start, begin), stop if end is None else min(end, stop)
     return (from_ - start, to - start, second + from_ - begin) if to - from_ > 0.1 else None
 
 
