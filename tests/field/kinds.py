@@ -11,7 +11,7 @@ from . import changes
 from .making import Recipe
 
 
-__all__ = ["KINDS", "SOUNDS", "Kind"]
+__all__ = ["COLOURS", "KINDS", "SOUNDS", "Kind"]
 
 
 @dataclass(frozen=True)
@@ -243,10 +243,11 @@ INTRA = {"x264-params": "intra-refresh=1:keyint=20:bframes=0"}
 OPEN_GROUPS = {"g": "10", "bf": "3", "x264-params": "open-gop=1"}
 WRAP = 2**33 / 90_000  # seconds that an MPEG stream can count
 
+COLOURS = colours()
 KINDS = {
     **with_and_without_sound(),
     **offsets(),
-    **colours(),
+    **COLOURS,
     **orientations(),
     **sound_codecs(),
     # Other containers

@@ -4,13 +4,25 @@ A frame has the bits of its number as ten bars across the middle, patches of col
 red, green, blue and white, from top left to bottom right. Sound is a chirp, whose pitch says which second plays.
 """
 
+import functools
+
 import numpy as np
 import torch
 
 from transformers_videollama.media.spectrograms import log_mel_spectrogram
 
 
-__all__ = ["chirp", "corners_of", "draw", "is_silent", "number_of", "second_of_mel", "second_of_samples"]
+__all__ = [
+    "PATCHES",
+    "chirp",
+    "corners_of",
+    "draw",
+    "is_silent",
+    "number_of",
+    "patches_of",
+    "second_of_mel",
+    "second_of_samples",
+]
 
 BITS = 10
 DARK, BRIGHT = 16, 235
@@ -25,6 +37,8 @@ FIRST_HZ, HZ_PER_SECOND = 300.0, 100.0
 LOUDNESS = 0.4
 SILENCE = 0.01  # root mean square below which nothing plays; the chirp has 0.28
 LISTENED = 0.25  # seconds from which the second is told
+MEL_RATE, WINDOWS = 16_000, 10  # Hz, and windows of a spectrogram from which the second is told
+CANDIDATES = (-0.2, 20.0, 0.01)  # first, last and step of the seconds that are told apart
 
 
 def draw(number: int, size: tuple[int, int] = (160, 120)) -> np.ndarray:
@@ -70,6 +84,15 @@ def corners_of(pixels: np.ndarray) -> str:
     return found
 
 
+def patches_of(pixels: np.ndarray) -> np.ndarray:
+    """The mean colours of the patches of an upright frame: float of shape (6, 3), to be compared with `PATCHES`."""
+    height, width = pixels.shape[:2]
+    inner = (PATCH_ROW[0] + 0.025, PATCH_ROW[1] - 0.025)
+    rows = pixels[_rows(inner, height)]
+    places = [rows[:, _columns(place, len(PATCHES), width, inset=0.25)] for place in range(len(PATCHES))]
+    return np.stack([place.reshape(-1, 3).mean(axis=0) for place in places])
+
+
 def chirp(seconds: float, rate: int, first: float = 0.0) -> np.ndarray:
     """
     Sound whose pitch at second t is 300 + 100 t Hz.
@@ -99,7 +122,7 @@ def second_of_samples(samples: np.ndarray, rate: int) -> float:
     # A chirp that is turned back by its own slope is a tone, of the pitch at the beginning
     tone = heard * np.hanning(len(heard)) * np.exp(-1j * np.pi * HZ_PER_SECOND * time**2)
     size = 1 << 18
-    power = np.abs(np.fft.fft(tone, size)[: size // 8]) ** 2
+    power = np.abs(np.fft.fft(tone, size)[: size // 2]) ** 2
     peak = int(power[1:-1].argmax()) + 1
     near = round(12 / LISTENED * size / rate / 2)
     if is_silent(heard) or power[max(0, peak - near) : peak + near].sum() < 0.5 * power.sum():
@@ -114,16 +137,23 @@ def second_of_mel(features: np.ndarray | torch.Tensor) -> float:
     The second of a chirp that plays at the beginning of a log-mel spectrogram of 128 bins from 16 kHz, of shape
     (128, windows) and not normalised; right within 50 ms.
     """
-    windows = 10
-    heard = torch.as_tensor(features)[:, :windows].float()
-    seconds = torch.arange(-0.2, 20.0, 0.01)
-    rate = 16_000
-    whole = log_mel_spectrogram(torch.from_numpy(chirp(20.5, rate, first=-0.2)), rate, len(heard))
-    candidates = whole.unfold(1, windows, 1)[:, : len(seconds)].transpose(0, 1)
-    # What is much softer than the pitch is the coder's noise
-    heard, candidates = (x.clamp(min=float(x.max()) - 4) - x.amax() for x in (heard, candidates))
-    distances = (candidates - heard).abs().mean(dim=(1, 2))
-    return float(seconds[distances.argmin()])
+    heard = torch.as_tensor(features)[:, :WINDOWS].float()
+    distances = (_shapes_of_chirp(len(heard)) - _shape_of(heard[None])).abs().mean(dim=(1, 2))
+    return float(distances.argmin()) * CANDIDATES[2] + CANDIDATES[0]
+
+
+@functools.cache
+def _shapes_of_chirp(num_mel_bins: int) -> torch.Tensor:
+    """(seconds, bins, windows): of a chirp from each of the candidate seconds on."""
+    first, last, step = CANDIDATES
+    samples = torch.from_numpy(chirp(last - first + 0.5, MEL_RATE, first))
+    whole = log_mel_spectrogram(samples, MEL_RATE, num_mel_bins)  # a window every 10 ms, as the candidates
+    return _shape_of(whole.unfold(1, WINDOWS, 1)[:, : round((last - first) / step)].transpose(0, 1))
+
+
+def _shape_of(spectrograms: torch.Tensor) -> torch.Tensor:
+    """(N, bins, windows), whatever the loudness; what is much softer than the pitch is noise of the coder."""
+    return (spectrograms - spectrograms.amax(dim=(1, 2), keepdim=True)).clamp(min=-4)
 
 
 def is_silent(samples: np.ndarray) -> bool:

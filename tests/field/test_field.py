@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,20 +25,6 @@ WINDOWS = {"whole": (None, None), "middle": (0.31, 0.72), "last": (0.77, None)}
 def cases(kinds: dict[str, Kind], windows: Iterable[str]) -> list:
     """One for each kind and window."""
     return [pytest.param(name, window, id=f"{name}-{window}") for name in kinds for window in windows]
-
-
-@pytest.fixture(scope="session")
-def file_of(tmp_path_factory):
-    """Name of a kind -> its file, which is made once."""
-    folder, made = tmp_path_factory.mktemp("field"), {}
-
-    def file_of(name: str) -> Path:
-        if name not in made:
-            recipe = (KINDS | SOUNDS)[name].recipe
-            made[name] = make(recipe, folder / f"{len(made)}.{recipe.suffix}")
-        return made[name]
-
-    return file_of
 
 
 def span_of(kind: Kind, window: str) -> tuple[float | None, float | None]:
