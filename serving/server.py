@@ -24,9 +24,12 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(command: list[str], port: int, log: Path) -> Iterator[str]:
+def running(command: list[str], port: int, log: Path, environment: dict | None = None) -> Iterator[str]:
     """Runs a server while the block runs -> its address."""
-    with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
+    with (
+        log.open("w") as output,
+        subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment) as process,
+    ):
         try:
             _wait_until_ready(port, process, log)
             yield f"http://127.0.0.1:{port}/v1"

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from crashing import HOSTILE, make_workers_crash
 from PIL import Image
 from render_clip import render_clip
 from torch.utils.data import DataLoader
@@ -305,6 +306,22 @@ def test_unreadable_rows_are_recorded_and_left_out(tmp_path, caplog, capsys, mod
         f"{tmp_path / 'features'}: 1 of 9 samples could not be read and are left out; the attribute `unreadable` of "
         "the dataset has the reasons"
     ]
+
+
+@pytest.mark.parametrize("processes", ("1", "2"))
+def test_a_row_over_which_the_decoder_crashes_is_unreadable(
+    tmp_path, capsys, monkeypatch, media, checkpoint, processes
+):
+    make_workers_crash(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "hostile.png").write_bytes(HOSTILE)
+    rows = [row(f"{folder / name}", "Noise") for folder, name in ((media, "a.png"), (tmp_path, "hostile.png"))]
+    (tmp_path / "rows.json").write_text(json.dumps([*rows, rows[0]]))
+    options = ("--processes", processes, "--shard-size", "1")
+    assert run(tmp_path / "rows.json", tmp_path / "features", checkpoint, *options) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == f"{tmp_path / 'features'}: features of 2 rows in 3 files, 1 rows left out"
+    assert out[1].startswith(f"row 1: {tmp_path / 'hostile.png'}: ended the process that opened it (signal SIGSEGV)")
 
 
 def test_the_limit_of_unreadable_rows_is_the_collators(tmp_path, capsys, processor, data, checkpoint):

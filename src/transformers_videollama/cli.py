@@ -152,6 +152,14 @@ def _add_serve_options(command: argparse.ArgumentParser) -> None:
         help="folder whose files requests may name; can be repeated (default: none)",
     )
     add("--allow-private", action="store_true", help="let requests name addresses of private networks")
+    add(
+        "--media-workers",
+        type=int,
+        default=4,
+        metavar="N",
+        help="processes that media are opened in; 0: the server's own, which a hostile file may end "
+        "(default: %(default)s)",
+    )
     add("engine_options", nargs="*", metavar="OPTION", help="behind --: further options of vLLM's server")
 
 
@@ -170,6 +178,13 @@ def _add_precompute_options(command: argparse.ArgumentParser) -> None:
     add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="(default: %(default)s)")
     add(
         "--max-unreadable", type=int, default=100, metavar="N", help="rows that may be left out (default: %(default)s)"
+    )
+    add(
+        "--media-workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that each process opens media in; 0: itself (default: %(default)s)",
     )
 
 

@@ -199,11 +199,11 @@ class VideoLlamaFeatureExtractor(SequenceFeatureExtractor):
             )
         spectrograms: dict[int, torch.Tensor] = {}
         starts = self.clip_starts(num_samples, num_clips)
-        for start in starts:
-            if start not in spectrograms:  # a short sound gives the same clip every time
-                channels = sound.read(start / rate, (start + length) / rate, rate)
-                mono = channels[0] if (sound.downmix or downmix) == "first" else to_mono(channels, sound.channels)
-                spectrograms[start] = self._log_mel(torch.from_numpy(mono))
+        different = sorted(set(starts))  # a short sound gives the same clip every time
+        windows = [(start / rate, (start + length) / rate) for start in different]
+        for start, channels in zip(different, sound.read_windows(windows, rate), strict=True):
+            mono = channels[0] if (sound.downmix or downmix) == "first" else to_mono(channels, sound.channels)
+            spectrograms[start] = self._log_mel(torch.from_numpy(mono))
         clips = torch.stack([spectrograms[start] for start in starts])
         return (clips - self.mean) / self.std
 

@@ -7,7 +7,7 @@ Prints what ended in another way than well or with a documented error, and the k
 import argparse
 import sys
 
-from .watch import faults
+from .watch import Watched, faults
 from .worker import KINDS
 
 
@@ -20,7 +20,11 @@ def main() -> int:
     parser.add_argument("--kind", choices=KINDS, action="append", help="can be repeated (default: all)")
     options = parser.parse_args()
     kinds = tuple(options.kind or KINDS)
-    found = faults(range(options.first_seed, options.first_seed + options.number // len(kinds)), kinds)
+    worker = Watched()
+    try:
+        found = faults(range(options.first_seed, options.first_seed + options.number // len(kinds)), kinds, worker)
+    finally:
+        worker.stop()
     print("\n".join(found) or f"{options.number} inputs, no fault")
     return 1 if found else 0
 

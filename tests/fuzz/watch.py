@@ -3,7 +3,7 @@
 import multiprocessing
 from collections.abc import Iterable
 
-from .worker import KINDS, work
+from .worker import work
 
 
 HANGING_SECONDS = 10
@@ -28,6 +28,8 @@ class Watched:
     def fault_of(self, kind: str, seed: int) -> str:
         """What is wrong with how this input ended; "" if nothing is."""
         self.connection.send((kind, seed))
+        if not self.connection.poll(STARTING_SECONDS) or self.connection.recv() != "begun":
+            raise RuntimeError(f"the worker did not make {kind} {seed}")
         if not self.connection.poll(HANGING_SECONDS):
             fault = f"no end after {HANGING_SECONDS} s"
         else:
@@ -46,15 +48,6 @@ class Watched:
         self.connection.close()
 
 
-def faults(seeds: Iterable[int], kinds: tuple[str, ...] = KINDS) -> list[str]:
+def faults(seeds: Iterable[int], kinds: tuple[str, ...], worker: Watched) -> list[str]:
     """What went wrong, with the kind and seed that shows it again."""
-    worker = Watched()
-    found = []
-    try:
-        for seed in seeds:
-            for kind in kinds:
-                if fault := worker.fault_of(kind, seed):
-                    found.append(f"{kind} {seed}: {fault}")
-    finally:
-        worker.stop()
-    return found
+    return [f"{kind} {seed}: {fault}" for seed in seeds for kind in kinds if (fault := worker.fault_of(kind, seed))]

@@ -1,16 +1,14 @@
 """A process that opens damaged input and says what came of it; it may crash or hang, and is watched."""
 
-import io
+import functools
 import resource
-import wave
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from examples.render_clip import render_clip, strike_bell
 from transformers_videollama import (
     TINY_CHECKPOINT,
     MediaError,
@@ -20,87 +18,72 @@ from transformers_videollama import (
     load_video,
 )
 
+from .inputs import PICTURES, SOUNDS, VIDEOS
 from .mutations import mutate_bytes, mutate_chat
 
 
-KINDS = ("mp4", "wav", "png", "chat")
+MAKERS = {**VIDEOS, **SOUNDS, **PICTURES}
+KINDS = (*MAKERS, "chat")
 
 
-class Inputs:
-    """Good input of every kind, and what is done with it."""
+@functools.cache
+def good(kind: str) -> bytes:
+    """The intact file of a kind."""
+    with TemporaryDirectory() as folder:
+        return MAKERS[kind](Path(folder))
 
-    def __init__(self):
-        self.processor = VideoLlamaProcessor.from_pretrained(TINY_CHECKPOINT)
-        with TemporaryDirectory() as folder:
-            self.mp4 = render_clip(Path(folder) / "clip.mp4", seconds=1.0, size=(64, 48)).read_bytes()
-        self.wav, self.png = _wav(), _png()
 
-    def open_mp4(self, rng: np.random.Generator) -> None:
-        damaged = mutate_bytes(self.mp4, rng)
-        video = load_video(damaged)
-        if video.sound is not None:
-            video.sound.read(0, min(0.5, video.sound.duration), 16_000)
-
-    def open_wav(self, rng: np.random.Generator) -> None:
-        sound = load_sound(mutate_bytes(self.wav, rng))
+def open_media(kind: str, damaged: bytes) -> None:
+    if kind in PICTURES:
+        load_image(damaged)
+        return
+    sound = load_sound(damaged) if kind in SOUNDS else load_video(damaged).sound
+    if sound is not None:
         sound.read(0, min(0.5, sound.duration), 16_000)
 
-    def open_png(self, rng: np.random.Generator) -> None:
-        load_image(mutate_bytes(self.png, rng))
 
-    def open_chat(self, rng: np.random.Generator) -> None:
-        self.processor.apply_chat_template(
-            mutate_chat(self._chat(), rng),
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            add_generation_prompt=True,
-        )
-
-    def _chat(self) -> list:
-        content = [
-            {"type": "image", "image": self.png},
-            {"type": "video", "video": self.mp4, "num_frames": 2},
-            {"type": "audio", "audio": self.wav},
-            {"type": "text", "text": "What is this?"},
-        ]
-        return [
-            {"role": "system", "content": "Answer."},
-            {"role": "user", "content": content},
-            {"role": "assistant", "content": "A ball."},
-            {"role": "user", "content": [{"type": "text", "text": "And now?"}]},
-        ]
+@functools.cache
+def processor() -> VideoLlamaProcessor:
+    return VideoLlamaProcessor.from_pretrained(TINY_CHECKPOINT)
 
 
-def _wav() -> bytes:
-    target = io.BytesIO()
-    with wave.open(target, "wb") as file:
-        file.setparams((1, 2, 8000, 0, "NONE", ""))
-        file.writeframes((strike_bell(0.5, np.random.default_rng(0))[0, ::5] * 32767).astype("<i2").tobytes())
-    return target.getvalue()
+def open_chat(damaged: Any) -> None:
+    processor().apply_chat_template(
+        damaged, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
+    )
 
 
-def _png() -> bytes:
-    target = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8)).save(target, "PNG")
-    return target.getvalue()
+def chat() -> list:
+    content = [
+        {"type": "image", "image": good("png")},
+        {"type": "video", "video": good("mp4"), "num_frames": 2},
+        {"type": "audio", "audio": good("wav")},
+        {"type": "text", "text": "What is this?"},
+    ]
+    return [
+        {"role": "system", "content": "Answer."},
+        {"role": "user", "content": content},
+        {"role": "assistant", "content": "A ball."},
+        {"role": "user", "content": [{"type": "text", "text": "And now?"}]},
+    ]
 
 
 def work(connection: Connection) -> None:
     """Answers each (kind, seed) with "" where it ended well, or what is wrong with how it ended."""
-    inputs = Inputs()
     connection.send("ready")
     while True:
         kind, seed = connection.recv()
+        rng = np.random.default_rng([*kind.encode(), seed])
+        damaged = mutate_chat(chat(), rng) if kind == "chat" else mutate_bytes(good(kind), rng)
+        connection.send("begun")
         before = _peak_memory()
-        connection.send(_open(inputs, kind, seed) or _too_much_memory(before))
+        connection.send(_open(kind, damaged) or _too_much_memory(before))
 
 
-def _open(inputs: Inputs, kind: str, seed: int) -> str:
-    rng = np.random.default_rng([KINDS.index(kind), seed])
+def _open(kind: str, damaged: Any) -> str:
     documented = ValueError if kind == "chat" else MediaError
     try:
-        getattr(inputs, f"open_{kind}")(rng)
+        open_chat(damaged) if kind == "chat" else open_media(kind, damaged)
     except documented as error:
         return "" if len(str(error)) > 10 else f"an error that says nothing: {error!r}"
     except Exception as error:  # noqa: BLE001 (which none should be: this is what is looked for)

@@ -64,6 +64,11 @@ class MediaAccess:
         """The same, for the items of one request, whose bytes are added up; itself, if it is of one already."""
         return replace(self, _taken=[]) if self._taken is None else self
 
+    @property
+    def taken(self) -> list[int]:
+        """Bytes of each item of the request so far; of no request, a list that nobody has."""
+        return [] if self._taken is None else self._taken
+
     def deadline(self) -> "Deadline":
         """The end of a reading that begins now."""
         return Deadline(self.max_decoding_seconds)
@@ -87,7 +92,7 @@ class MediaAccess:
             MediaError: if the request would have more than `max_request_bytes`.
         """
         num_bytes = 3 * num_frames * height * width
-        taken = [] if self._taken is None else self._taken
+        taken = self.taken
         taken.append(num_bytes)
         if sum(taken) > self.max_request_bytes:
             before = sum(taken) - num_bytes

@@ -39,10 +39,9 @@ class Animation:
 
     def __init__(self, file: MediaFile, size: tuple[int, int] | None):
         self.file, self.name, self.size = file, file.name, size
-        with about(file.name):
-            delays = [delay if delay >= SHORTEST else USUAL for delay in _delays(file)]
-            if not delays:
-                raise MediaError("is an animation without frames")
+        delays = [delay if delay >= SHORTEST else USUAL for delay in _delays(file)]
+        if not delays:
+            raise MediaError("is an animation without frames")
         self.times = list(itertools.accumulate(delays, initial=0.0))
         self.total, self.fps = len(delays), len(delays) / self.times[-1]
 

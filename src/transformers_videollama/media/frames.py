@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from .access import Deadline
 from .containers import chosen_stream, open_container
@@ -16,6 +15,7 @@ from .errors import MediaError, import_or_explain
 from .frame_index import FrameTimes, Way, frame_index_of, packets_from
 from .options import OnDamage
 from .orientation import orientation_at_start
+from .parallel import num_threads
 from .pixels import FrameConverter
 from .sound import sound_of
 from .sources import MediaFile
@@ -74,7 +74,7 @@ class VideoFile:
         self.access = file.access
         self.skips_damage = on_damage == "skip"
         stream.thread_type = "AUTO"
-        stream.codec_context.thread_count = min(MAX_THREADS, torch.get_num_threads())
+        stream.codec_context.thread_count = min(MAX_THREADS, num_threads())
         stream.codec_context.options = {"max_pixels": str(file.access.max_frame_pixels)}  # the header may be wrong
         self.index = frame_index_of(container, stream, file, must_be_whole=not self.skips_damage)
         self.total = self.index.total

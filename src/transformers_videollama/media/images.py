@@ -6,10 +6,9 @@ import math
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from PIL import Image
 
 from .access import MediaAccess, access_for
@@ -17,7 +16,11 @@ from .errors import MediaError, about
 from .heif import heif_image, is_heif
 from .pixels import over_white
 from .sources import MediaFile, local_file
+from .workers import in_worker
 
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = [
     "ARRAYS",
@@ -31,7 +34,17 @@ __all__ = [
     "rgb_pixels",
 ]
 
-ARRAYS = (np.ndarray, torch.Tensor)
+
+@runtime_checkable
+class Tensor(Protocol):
+    """What is used of `torch.Tensor`. A worker has no other use for torch, whose import takes long."""
+
+    def detach(self) -> "torch.Tensor": ...
+
+    def is_floating_point(self) -> bool: ...
+
+
+ARRAYS: Any = (np.ndarray, Tensor)
 MAX_KEPT_PIXELS = 1 << 26  # larger pictures are reduced while they are converted; photos of 50 million are not
 MAX_BAND_PIXELS = 1 << 22
 # Those that Pillow reads by itself, and that hold all of their picture. EPS, which is a program, and what only names
@@ -86,18 +99,19 @@ def load_image(source: Any, *, timeout: float | None = None, access: MediaAccess
     if isinstance(source, Image.Image):
         with about("image"):
             return rgb_image(source)
-    return image_of(local_file(source, access_for(access, timeout)))
+    file = local_file(source, access_for(access, timeout))
+    with about(file.name):
+        return in_worker(file, image_of, file)
 
 
 def image_of(file: MediaFile) -> Image.Image:
-    with about(file.name):
-        if is_heif(file):
-            return heif_image(file)
-        with open_picture(file) as image:
-            factor = _factor_of(image)
-            file.access.take_bytes(1, image.height // factor, image.width // factor)
-            image.draft(None, (image.width // factor, image.height // factor))  # JPEG is reduced by its decoder
-            return rgb_image(image)
+    if is_heif(file):
+        return heif_image(file)
+    with open_picture(file) as image:
+        factor = _factor_of(image)
+        file.access.take_bytes(1, image.height // factor, image.width // factor)
+        image.draft(None, (image.width // factor, image.height // factor))  # JPEG is reduced by its decoder
+        return rgb_image(image)
 
 
 @contextlib.contextmanager
@@ -209,9 +223,9 @@ def _top_of_range(image: Image.Image) -> int:
     raise MediaError(f"got float pixels from {low} to {high}, expected 0 to 1, to 255 or to 65535")
 
 
-def rgb_pixels(array: np.ndarray | torch.Tensor) -> np.ndarray:
+def rgb_pixels(array: "np.ndarray | torch.Tensor") -> np.ndarray:
     """uint8 RGB of shape (N, H, W, 3) of N images, over white; grey ones may lack the channel axis."""
-    axes = (-3, -1) if isinstance(array, torch.Tensor) else (-1, -3)  # the more usual place of channels first
+    axes = (-3, -1) if isinstance(array, Tensor) else (-1, -3)  # the more usual place of channels first
     pixels = as_numpy(array)
     got = f"got {pixels.dtype} images of shape {pixels.shape[1:]}"
     pixels = pixels[..., None] if pixels.ndim == 3 else pixels
@@ -240,7 +254,7 @@ def is_still(file: MediaFile) -> bool:
         return isinstance(error, Image.DecompressionBombError)
 
 
-def as_numpy(array: np.ndarray | torch.Tensor) -> np.ndarray:
+def as_numpy(array: "np.ndarray | torch.Tensor") -> np.ndarray:
     if isinstance(array, np.ndarray):
         return array
     array = array.detach().cpu()

@@ -63,8 +63,8 @@ def copy_all(source: Any, target: BinaryIO, max_bytes: int, advance: Callable[[i
         advance(len(piece))
         if copied > max_bytes:
             raise MediaError(
-                f"has more than {max_bytes} bytes, and cannot seek, so that it would be copied (max_download_bytes of "
-                "MediaAccess); give a file, or allow more"
+                f"has more than {max_bytes} bytes, and would be copied: it cannot seek, or is for another process "
+                "(max_download_bytes of MediaAccess); give a file, or allow more"
             )
     return copied
 

@@ -1,13 +1,20 @@
 """Several items at once."""
 
 import concurrent.futures
+import os
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
+
+__all__ = ["in_parallel", "num_threads"]
 
 
-__all__ = ["in_parallel"]
+def num_threads() -> int:
+    """As many as torch computes with, which is not imported for that: a worker needs it for nothing else."""
+    if "torch" in sys.modules:
+        return sys.modules["torch"].get_num_threads()
+    return int(os.environ.get("OMP_NUM_THREADS", "").partition(",")[0] or os.cpu_count() or 1)
 
 
 def in_parallel(call: Callable[[Any], Any], items: Iterable[Any]) -> list:
@@ -19,7 +26,7 @@ def in_parallel(call: Callable[[Any], Any], items: Iterable[Any]) -> list:
     process of a `DataLoader` has one.
     """
     items = list(items)
-    workers = min(len(items), torch.get_num_threads())
+    workers = min(len(items), num_threads())
     if workers < 2:
         return [call(item) for item in items]
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:

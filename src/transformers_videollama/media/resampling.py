@@ -2,12 +2,15 @@
 
 import functools
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from .errors import MediaError
 
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["filter_width", "resample"]
 
@@ -22,8 +25,10 @@ def filter_width(old: int, new: int) -> int:
 
 
 @functools.lru_cache(maxsize=16)
-def _resampling_filter(old: int, new: int) -> torch.Tensor:
+def _resampling_filter(old: int, new: int) -> "torch.Tensor":
     """Weights of shape (new, 1, 2 * width + old): of the native samples around each of `new` samples."""
+    import torch  # which takes long, and which a process that only decodes has no other use for
+
     width, cutoff = filter_width(old, new), min(old, new) * _FILTER_ROLLOFF
     if new * (2 * width + old) > _MAX_FILTER_SIZE:
         raise MediaError(f"cannot resample at the ratio {old}:{new}; convert it to a usual sampling rate")
@@ -42,6 +47,8 @@ def resample(samples: np.ndarray, old: int, new: int) -> np.ndarray:
     """
     if old == new:
         return samples
+    import torch
+
     width = filter_width(old, new)
     padded = torch.nn.functional.pad(torch.from_numpy(np.ascontiguousarray(samples)), (width, width + old))
     resampled = torch.nn.functional.conv1d(padded[:, None], _resampling_filter(old, new), stride=old)

@@ -5,6 +5,7 @@ on where decoding began. MP3 and raw AAC have no index: their packets are walked
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from .sampling import span_within
 from .sound_lengths import Measured, length_of
 from .sources import MediaFile, local_file
 from .tracks import ArrayTrack, FileTrack
+from .workers import in_worker
 
 
 __all__ = ["Sound", "load_sound", "sound_of"]
@@ -46,7 +48,7 @@ class Sound:
     sampling_rate: int
     num_channels: int
     duration: float
-    track: Any = field(repr=False)  # has read(first, stop) -> float32 (channels, samples) at the track's own rate
+    track: Any = field(repr=False)  # has read(windows), of samples at its own rate
     offset: float = field(default=0.0, repr=False)  # of the span in the track, in seconds; silence is around the track
     channels: tuple[str, ...] = field(default=(), repr=False)
     downmix: Downmix | None = field(default=None, repr=False)
@@ -62,34 +64,51 @@ class Sound:
         Raises:
             MediaError: the window lies outside, or samples of it are missing, damaged, NaN or infinite.
         """
+        return self.read_windows([(start, end)], sampling_rate)[0]
+
+    def read_windows(self, windows: Sequence[tuple[float, float]], sampling_rate: int) -> list[np.ndarray]:
+        """Read several windows as `read` does; a worker, where there are some, opens the file once for all.
+
+        Args:
+            windows (`Sequence[tuple[float, float]]`): start and end of each, in seconds of the span.
+
+        Returns:
+            `list[np.ndarray]`, each of shape (channels, samples), float32.
+        """
         with about(self.name):
             if self.duration <= 0 or self.sampling_rate < 1:
                 reason = "holds no samples" if self.sampling_rate else "has a codec that is not supported"
                 raise MediaError(f"its sound {reason}")
-            if not (0 <= start < end and start < self.duration):
-                raise MediaError(f"got the window {start} to {end} s of {self.duration:.3f} s of sound")
-            first = round((self.offset + start) * sampling_rate)
-            end_of_span = math.ceil((self.offset + self.duration) * sampling_rate - 1e-6)
-            stop = min(first + round((end - start) * sampling_rate), end_of_span)
-            samples = self._heard(first, stop, sampling_rate)
-            if samples.shape[1] == 0 or not np.isfinite(samples).all():
-                reason = "NaN or infinite" if samples.size else "no"
-                raise MediaError(f"{reason} samples between {start} and {end} s")
-            return samples
+            heard = self._heard([self._samples_of(*window, sampling_rate) for window in windows], sampling_rate)
+            for samples, (start, end) in zip(heard, windows, strict=True):
+                if samples.shape[1] == 0 or not np.isfinite(samples).all():
+                    reason = "NaN or infinite" if samples.size else "no"
+                    raise MediaError(f"{reason} samples between {start} and {end} s")
+            return heard
 
-    def _heard(self, first: int, stop: int, sampling_rate: int) -> np.ndarray:
+    def _samples_of(self, start: float, end: float, sampling_rate: int) -> tuple[int, int]:
+        """The samples `[first, stop)` of the resampled track that a window has."""
+        if not (0 <= start < end and start < self.duration):
+            raise MediaError(f"got the window {start} to {end} s of {self.duration:.3f} s of sound")
+        first = round((self.offset + start) * sampling_rate)
+        end_of_span = math.ceil((self.offset + self.duration) * sampling_rate - 1e-6)
+        return first, min(first + round((end - start) * sampling_rate), end_of_span)
+
+    def _heard(self, spans: list[tuple[int, int]], sampling_rate: int) -> list[np.ndarray]:
         """Samples `[first, stop)` of the resampled track, with silence where a span reaches beyond the track."""
         track_end = math.ceil(self.track.seconds * sampling_rate - 1e-6)
-        begin, end = max(first, 0), min(stop, track_end)
-        samples = np.zeros((self.num_channels, 0), np.float32)
-        if begin < end:
-            samples = self._resampled(begin, end, sampling_rate)
-        if first >= 0 and self.offset + self.duration <= self.track.seconds:
-            return samples
-        before = min(begin, stop) - first
-        return np.pad(samples, ((0, 0), (before, stop - first - before - samples.shape[1])))
+        played = [(max(first, 0), min(stop, track_end)) for first, stop in spans]
+        decoded = iter(self._resampled([(begin, end) for begin, end in played if begin < end], sampling_rate))
+        heard = []
+        for (first, stop), (begin, end) in zip(spans, played, strict=True):
+            samples = next(decoded) if begin < end else np.zeros((self.num_channels, 0), np.float32)
+            if first < 0 or self.offset + self.duration > self.track.seconds:
+                before = min(begin, stop) - first
+                samples = np.pad(samples, ((0, 0), (before, stop - first - before - samples.shape[1])))
+            heard.append(samples)
+        return heard
 
-    def _resampled(self, first: int, stop: int, sampling_rate: int) -> np.ndarray:
+    def _resampled(self, spans: list[tuple[int, int]], sampling_rate: int) -> list[np.ndarray]:
         """Samples `[first, stop)` of the resampled track.
 
         The filter repeats after `old` native samples, which make `new` samples. The native window starts at such a
@@ -98,9 +117,13 @@ class Sound:
         divisor = math.gcd(self.sampling_rate, sampling_rate)
         old, new = self.sampling_rate // divisor, sampling_rate // divisor
         margin = math.ceil(filter_width(old, new) / old) + 1
-        period = max(0, first // new - margin)
-        native = self.track.read(period * old, (math.ceil(stop / new) + margin) * old)
-        return resample(native, old, new)[:, first - period * new : stop - period * new]
+        periods = [max(0, first // new - margin) for first, _ in spans]
+        ends = [math.ceil(stop / new) + margin for _, stop in spans]
+        natives = self.track.read([(period * old, end * old) for period, end in zip(periods, ends, strict=True)])
+        return [
+            resample(native, old, new)[:, first - period * new : stop - period * new]
+            for native, period, (first, stop) in zip(natives, periods, spans, strict=True)
+        ]
 
     def cut(self, start: float | None, end: float | None) -> "Sound | None":
         """What is heard in the span `[start, end)` of the video whose sound this is.
@@ -186,13 +209,19 @@ def load_sound(
 
 def _sound_of_source(source: Any, audio_stream: int | str | None, access: MediaAccess) -> Sound:
     file = local_file(source, access)
-    with about(file.name), open_container(file) as container:
+    with about(file.name):
+        sound = in_worker(file, _sound_of_file, file, audio_stream)
+    sound.read(0.0, 0.1, 16_000)  # whether it can be decoded at all
+    return sound
+
+
+def _sound_of_file(file: MediaFile, audio_stream: int | str | None) -> Sound:
+    with open_container(file) as container:
         sound = sound_of(container, file, stream=audio_stream)
         if sound is None:
             if container.streams.audio:
                 raise MediaError("its sound holds no samples")
             raise MediaError(f"has no sound stream (streams: {[stream.type for stream in container.streams]})")
-    sound.read(0.0, 0.1, 16_000)  # whether it can be decoded at all
     return sound
 
 

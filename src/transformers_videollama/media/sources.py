@@ -2,6 +2,7 @@
 
 import base64
 import concurrent.futures
+import functools
 import http.client
 import io
 import os
@@ -46,9 +47,13 @@ class MediaFile:
             descriptor, self.path = tempfile.mkstemp(prefix="videollama-")
             os.close(descriptor)
             weakref.finalize(self, Path(self.path).unlink, missing_ok=True)
+            _temporary[self.path] = self
 
     def __deepcopy__(self, memo: dict) -> "MediaFile":
         return self  # a copy would not keep a temporary file
+
+    def __reduce__(self):
+        return _file_at, (self.name, self.access, self.path)
 
     @property
     def size(self) -> int:
@@ -88,6 +93,25 @@ class _ObjectFile(MediaFile):
 
     def reader(self) -> SharedReader:
         return self.open()
+
+    def __reduce__(self):
+        return self._copy.__reduce__()
+
+    @functools.cached_property
+    def _copy(self) -> MediaFile:
+        """A file for other processes, which do not have the object."""
+        file = MediaFile(self.name, self.access)
+        with open(file.path, "wb") as target:
+            copy_all(self.reader(), target, self.access.max_download_bytes, lambda _: None)
+        return file
+
+
+_temporary: "weakref.WeakValueDictionary[str, MediaFile]" = weakref.WeakValueDictionary()
+
+
+def _file_at(name: str, access: MediaAccess, path: str) -> MediaFile:
+    """A file that comes from another process; a temporary one of this process is kept by what a worker says of it."""
+    return _temporary.get(path) or MediaFile(name, access, path)
 
 
 def local_file(source: Any, access: MediaAccess | None = None) -> MediaFile:

@@ -3,7 +3,7 @@
 import functools
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from .channels import as_float, channel_names, samples_of
 from .containers import SLACK, ffmpeg_errors, open_unguarded
 from .errors import MediaError, import_or_explain
 from .sources import MediaFile
+from .workers import in_worker
 
 
 __all__ = ["ArrayTrack", "FileTrack"]
@@ -25,8 +26,8 @@ class ArrayTrack:
     def __init__(self, samples: np.ndarray, seconds: float):
         self.samples, self.seconds = samples, seconds
 
-    def read(self, first: int, stop: int) -> np.ndarray:
-        return as_float(self.samples[:, first:stop])
+    def read(self, windows: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+        return [as_float(self.samples[:, first:stop]) for first, stop in windows]
 
 
 class FileTrack:
@@ -51,8 +52,14 @@ class FileTrack:
     def __reduce__(self):
         return type(self), (self.file, self.index, self.rate, self.channels, self.seconds, self.promised)
 
-    def read(self, first: int, stop: int) -> np.ndarray:
+    def read(self, windows: Sequence[tuple[int, int]]) -> list[np.ndarray]:
         """Samples `[first, stop)` of the track as float32 (channels, samples), fewer if the track ends before."""
+        return in_worker(self.file, self._read, windows)
+
+    def _read(self, windows: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+        return [self._read_window(first, stop) for first, stop in windows]
+
+    def _read_window(self, first: int, stop: int) -> np.ndarray:
         with self._lock, ffmpeg_errors():
             deadline = self.file.access.deadline()
             seek = first > self._preroll * self.rate
@@ -110,6 +117,9 @@ class FileTrack:
     @functools.cached_property
     def _second(self) -> tuple[float, int]:
         """Time and number of the first sample of the second frame: the first may be trimmed, or before a gap."""
+        return in_worker(self.file, self._find_second)
+
+    def _find_second(self) -> tuple[float, int]:
         with ffmpeg_errors(), self._open() as container:
             frames = list(itertools.islice(container.decode(container.streams[self.index]), 2))
         if not frames:

@@ -27,6 +27,7 @@ from .readers import ReaderFrames, kind_of_reader, reader_of
 from .sampling import Sampling, sample_indices
 from .sound import Sound
 from .sources import MediaFile, folder_of, local_file
+from .workers import in_worker
 
 
 __all__ = ["Video", "check_frame_count", "load_video", "media_kind"]
@@ -124,23 +125,37 @@ def load_video(
     if isinstance(source, Video):
         return source
     given = {"num_frames": num_frames, "fps": fps, "sampling": sampling, "start": start, "end": end}
-    num_frames, fps, sampling, start, end, video_fps = check_options({**given, "video_fps": video_fps}).values()
+    given |= {"video_fps": video_fps, "video_stream": video_stream, "audio_stream": audio_stream}
+    given = check_options({**given, "on_damage": on_damage})
     if size is not None and not (len(size) == 2 and min(size) >= 1):
         raise ValueError(f"got size={size}, expected (height, width)")
-    tracks = check_options({"video_stream": video_stream, "audio_stream": audio_stream, "on_damage": on_damage})
-    found = _frames_or_file(source, size, video_fps, access_for(access, timeout).for_request())
-    reading = open_video(found, size, **tracks) if isinstance(found, MediaFile) else contextlib.nullcontext(found)
-    with about(found.name), reading as reader:
+    found = _frames_or_file(source, size, given["video_fps"], access_for(access, timeout).for_request())
+    with about(found.name):
+        if isinstance(found, MediaFile) and not isinstance(generator, np.random.Generator):
+            return in_worker(found, _read, found, size, given, max_frames, generator)
+        return _read(found, size, given, max_frames, generator)  # a generator is the caller's, to be drawn from here
+
+
+def _read(
+    found: "_DecodedFrames | ReaderFrames | MediaFile",
+    size: tuple[int, int] | None,
+    given: dict[str, Any],
+    max_frames: int | None,
+    generator: np.random.Generator | int | None,
+) -> Video:
+    """The chosen frames; `given` are the other options of `load_video`."""
+    video_fps, start, end = (given[name] for name in ("video_fps", "start", "end"))
+    with _reader_of(found, size, given) as reader:
         rate = reader.fps
         if video_fps is not None and rate is not None and abs(rate - video_fps) > 0.01 * rate:
             raise MediaError(f"has {rate} frames per second, got video_fps={video_fps}; leave it out for files")
         rate = video_fps if rate is None else rate
         indices = sample_indices(
             reader.total,
-            num_frames,
+            given["num_frames"],
             video_fps=rate,
-            fps=fps,
-            sampling=sampling,
+            fps=given["fps"],
+            sampling=given["sampling"],
             start=start,
             end=end,
             generator=generator,
@@ -153,6 +168,18 @@ def load_video(
         sound = reader.sound and reader.sound.cut(start, end)
         pixels = np.stack([frames[index] for index in indices])
     return Video(pixels, tuple(indices), timestamps, rate, reader.total, sound, found.name)
+
+
+def _reader_of(found: Any, size: tuple[int, int] | None, given: dict[str, Any]) -> Any:
+    """What reads the frames, within a `with`."""
+    if not isinstance(found, MediaFile):
+        return contextlib.nullcontext(found)
+    if is_still(found):
+        frames = _DecodedFrames([image_of(found)], found.name, size, given["video_fps"], found.access)
+        return contextlib.nullcontext(frames)
+    if is_animated_webp(found):
+        return contextlib.nullcontext(Animation(found, size))
+    return open_video(found, size, **{name: given[name] for name in ("video_stream", "audio_stream", "on_damage")})
 
 
 def check_frame_count(name: str, count: int, most: int | None) -> None:
@@ -172,7 +199,7 @@ def _times_of(indices: list[int], times: Sequence[float] | None, rate: float | N
 
 def _frames_or_file(
     source: Any, size: tuple[int, int] | None, fps: float | None, access: MediaAccess
-) -> "_DecodedFrames | Animation | ReaderFrames | MediaFile":
+) -> "_DecodedFrames | ReaderFrames | MediaFile":
     """What holds the frames; a file is yet to be opened."""
     if (reader := reader_of(source, size, access)) is not None:
         return reader
@@ -184,10 +211,7 @@ def _frames_or_file(
         return _DecodedFrames(source, f"{type(source).__name__} of {len(source)} frames", size, fps, access)
     if (folder := folder_of(source, access)) is not None:
         return _DecodedFrames(_frame_files(folder), str(folder), size, fps, access)
-    file = local_file(source, access)
-    if is_still(file):
-        return _DecodedFrames([image_of(file)], file.name, size, fps, access)
-    return Animation(file, size) if is_animated_webp(file) else file
+    return local_file(source, access)
 
 
 def _frame_files(folder: Path) -> list[Path]:
@@ -243,11 +267,16 @@ def media_kind(
     if folder_of(source, access) is not None:
         return "video"
     file = local_file(source, access)
+    with about(file.name):
+        return in_worker(file, _kind_of, file)
+
+
+def _kind_of(file: MediaFile) -> Literal["image", "video", "audio"]:
     if is_still(file):
         return "image"
     if is_animated_webp(file):
         return "video"
-    with about(file.name), open_container(file) as container:
+    with open_container(file) as container:
         if any(stream.type == "video" and not is_cover_art(stream) for stream in container.streams):
             return "video"
         if container.streams.audio:

@@ -4,6 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from ..media import MediaAccess, restrict_media_access
+from ..media.workers import opening_in_workers
 
 
 __all__ = ["serve"]
@@ -15,7 +16,7 @@ def serve(args: Namespace) -> None:
 
     Args:
         args (`Namespace`): `engine`, `model`, `host`, `port`, `device`, `dtype`, `max_upload` in MiB, `timeout` in
-            seconds, `allow_local` (folders), `allow_private`, `engine_options`.
+            seconds, `allow_local` (folders), `allow_private`, `media_workers` (processes), `engine_options`.
 
     Raises:
         ImportError: if the packages of the engine are not installed.
@@ -26,11 +27,12 @@ def serve(args: Namespace) -> None:
     restrict_media_access(
         MediaAccess(tuple(map(Path, args.allow_local)), args.allow_private, max_decoding_seconds=args.timeout)
     )
-    if args.engine == "vllm":
-        from .vllm.server import serve_with_vllm
+    with opening_in_workers(args.media_workers):
+        if args.engine == "vllm":
+            from .vllm.server import serve_with_vllm
 
-        serve_with_vllm(args)
-    else:
-        from .transformers_server import serve_with_transformers
+            serve_with_vllm(args)
+        else:
+            from .transformers_server import serve_with_transformers
 
-        serve_with_transformers(args)
+            serve_with_transformers(args)

@@ -12,6 +12,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from tqdm import tqdm
 from transformers import AutoConfig, AutoProcessor
 
+from ..media.workers import opening_in_workers
 from ..messages import MEDIA_INPUTS, SOURCE_KEYS
 from ..modeling_video_llama import VideoLlamaModel
 from .collator import VideoLlamaDataCollator
@@ -42,6 +43,7 @@ def precompute(
     device: str | None = None,
     dtype: str = "float32",
     max_unreadable: int = 100,
+    media_workers: int = 1,
 ) -> FeatureCache:
     """
     Computes the frozen encoders' features of the items of a dataset, for `load_features`. Shards that are already in
@@ -59,6 +61,8 @@ def precompute(
         device (`str`, *optional*): By default CUDA if there is one.
         dtype (`str`, defaults to "float32"): "float32", "bfloat16" or "float16", of weights and features.
         max_unreadable (`int`, defaults to 100): Rows that may be left out because they cannot be read.
+        media_workers (`int`, defaults to 1): Processes that each process opens media in, so that a file over which a
+            decoder crashes is one unreadable row; with 0 it opens them itself.
 
     Returns:
         [`FeatureCache`]
@@ -92,7 +96,7 @@ def precompute(
         max_unreadable=max_unreadable,
     )
     collator.num_left_out += len(cache.unreadable())
-    job = _Job(cache, cache.missing_shards(), collator, model, batch_size, device)
+    job = _Job(cache, cache.missing_shards(), collator, model, batch_size, device, media_workers)
     num_missing = sum(len(cache.shard_rows(shard)) for shard in job.shards)
     with tqdm(total=len(rows), initial=len(rows) - num_missing, unit="row", desc="features") as bar:
         if min(processes, len(job.shards)) <= 1:
@@ -113,22 +117,25 @@ class _Job:
     model: str
     batch_size: int
     device: str | None
+    media_workers: int
 
     def compute(self, rank: int, world: int, encoders: torch.nn.Module, advance: Callable[[int], Any]) -> None:
         """Computes every `world`-th shard, and tells `advance` about each row."""
         encoders = encoders.to(_device(self.device, rank)).eval()
-        rows = self.cache.rows()
-        for shard in self.shards[rank::world]:
-            batches = _Batches(encoders, self.batch_size)
-            unreadable = {}
-            for row in self.cache.shard_rows(shard):
-                try:
-                    batches.add(_row_items(row, rows[row], self.collator))
-                except ValueError as error:  # MediaError is one
-                    self.collator.leave_out(error)
-                    unreadable[row] = str(error)
-                advance(1)
-            self.cache.write_shard(shard, batches.finish(), unreadable)
+        with opening_in_workers(self.media_workers):
+            for shard in self.shards[rank::world]:
+                self._compute_shard(shard, _Batches(encoders, self.batch_size), advance)
+
+    def _compute_shard(self, shard: int, batches: "_Batches", advance: Callable[[int], Any]) -> None:
+        rows, unreadable = self.cache.rows(), {}
+        for row in self.cache.shard_rows(shard):
+            try:
+                batches.add(_row_items(row, rows[row], self.collator))
+            except ValueError as error:  # MediaError is one
+                self.collator.leave_out(error)
+                unreadable[row] = str(error)
+            advance(1)
+        self.cache.write_shard(shard, batches.finish(), unreadable)
 
 
 class _Batches:

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import io
 import os
 import runpy
 import sys
@@ -9,9 +10,13 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from vllm.multimodal.media import MEDIA_CONNECTOR_REGISTRY, MediaConnector
+import numpy as np
+from PIL import Image
+from vllm.multimodal.media import MEDIA_CONNECTOR_REGISTRY, AudioMediaIO, ImageMediaIO, MediaConnector
 
+from ...media import Sound, load_image, load_sound
 from ...media.access import access_for
+from ...media.channels import to_mono
 from ...media.sources import local_file
 from ..limits import HEALTH, MODELS, RequestLimits
 
@@ -23,17 +28,35 @@ MEDIA_CONNECTOR = "video_llama"
 
 @MEDIA_CONNECTOR_REGISTRY.register(MEDIA_CONNECTOR)
 class LimitedMediaConnector(MediaConnector):
-    """Opens what [`MediaAccess`] allows; vLLM itself follows addresses into private networks."""
+    """
+    Opens what [`MediaAccess`] allows, as this package opens it, in the workers of the process; vLLM itself follows
+    addresses into private networks, and decodes in its own process.
+    """
 
     def load_from_url(self, url: str, media_io: Any, *, fetch_timeout: float | None = None) -> Any:
-        if url[:5].lower() == "data:":
-            return super().load_from_url(url, media_io)
         file = local_file(url, access_for(None, fetch_timeout))
-        return media_io.load_file(Path(file.path))
+        if isinstance(media_io, ImageMediaIO):
+            return media_io.load_bytes(_bitmap(load_image(file)))
+        if isinstance(media_io, AudioMediaIO):
+            return _mono(load_sound(file))
+        return media_io.load_file(Path(file.path))  # which asks this package's loader of videos
 
     async def load_from_url_async(self, url: str, media_io: Any, *, fetch_timeout: float | None = None) -> Any:
         load = functools.partial(self.load_from_url, url, media_io, fetch_timeout=fetch_timeout)
         return await asyncio.get_running_loop().run_in_executor(None, load)
+
+
+def _bitmap(image: Image.Image) -> bytes:
+    """A file that is safe to decode, as vLLM wants one."""
+    target = io.BytesIO()
+    image.save(target, "BMP")
+    return target.getvalue()
+
+
+def _mono(sound: Sound) -> tuple[np.ndarray, float]:
+    """The whole sound, as vLLM has it: samples (samples,), float32, and their rate in Hz."""
+    channels = sound.read(0.0, sound.duration, sound.sampling_rate)
+    return to_mono(channels, sound.channels), sound.sampling_rate
 
 
 class ServerLimits(RequestLimits):
