@@ -287,5 +287,5 @@ def _check_completeness(container: Any, stream: Any, shown: list[tuple[int, int]
             raise MediaError(f"is cut: its frames end at {end:.2f} s of {declared:.2f} s; fetch it again")
     # AVI counts in frames, also those that were dropped, for which there are empty chunks
     places = last_dts_end if container.format.name == "avi" else len(shown)
-    if places < stream.frames:
+    if places < stream.frames < container.size:  # more frames than bytes are a header that was never completed
         raise MediaError(f"is cut: it has {len(shown)} of {stream.frames} frames; fetch it again")
