@@ -35,7 +35,7 @@ def test_code_runs_as_printed(bell_clip, tmp_path, monkeypatch, capsys):
     finally:
         restrict_media_access(names["before"])
     first, last = capsys.readouterr().out.splitlines()
-    assert first.startswith("(25, 31, 37, 43) (1.0, ")
+    assert first == "(8, 10, 12, 14) (1.0, 1.25, 1.5, 1.75)"
     assert last == str(np.shape(names["video"].frames))
     assert names["before"] == MediaAccess()
 
