@@ -123,9 +123,10 @@ class _HeaderIndex(FrameIndex):
         if "mp4" not in container.format.name or not 0 < len(entries) == stream.frames:
             return None
         keys: list[tuple[int, float]] = []
-        shown, end = 0, math.inf
+        shown, end, size = 0, math.inf, container.size
+        is_cut = entries[-1].pos + entries[-1].size > size  # and may be
         for entry in entries:
-            if entry.pos + entry.size > container.size:  # of a file that is cut, and may be
+            if is_cut and entry.pos + entry.size > size:
                 end = entry.timestamp
                 break
             if entry.is_keyframe:
