@@ -90,7 +90,8 @@ def _length_in_matroska(container: Any, file: MediaFile, stream: Any, declared: 
     elif begin > SLACK:
         return None
     packet = _packet_of_aac(stream)
-    return declared if packet is None else math.ceil((declared + delay) / packet - 0.1) * packet - delay
+    # The end counts only what was encoded of a last packet, to the millisecond
+    return declared if packet is None else math.ceil((declared + delay - 0.001) / packet) * packet - delay
 
 
 def _length_of_packets(container: Any, stream: Any, packets: tuple[float, float]) -> float:
