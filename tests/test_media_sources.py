@@ -183,7 +183,10 @@ def test_objects_that_cannot_seek_are_copied(folder, expected, kind, tmp_path, m
 
 
 def test_streams_are_bounded(folder):
-    with pytest.raises(MediaError, match=r"^<Stream>: has more than 1000 bytes, and would be copied: it cannot seek.*max_download_bytes"):
+    with pytest.raises(
+        MediaError,
+        match=r"^<Stream>: has more than 1000 bytes, and would be copied: it cannot seek.*max_download_bytes",
+    ):
         load_video(Stream((folder / "clip.mp4").read_bytes()), access=MediaAccess(max_download_bytes=1000))
 
 
