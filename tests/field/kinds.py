@@ -137,6 +137,8 @@ def offsets() -> dict[str, Kind]:
     for at in (-2.0, -0.3, 0.3, 3.0):
         for name in ("mkv", "webm", "recorder webm", "flv", "mpg", "vob", "ts", "m2ts", "wmv", "nut"):
             kinds[f"{name}, sound at {at}"] = usual(name, sound_at=at)
+        if at > 0:  # Ogg counts from 0
+            kinds[f"ogv, sound at {at}"] = usual("ogv", sound_at=at)
         for name in ("mp4", "mov", "fragmented mp4"):
             # The encoder's own samples are hidden by an edit list, which is there for sound that begins at 0
             delay = AAC_DELAY if CONTAINERS[name].sound == "aac" and at > 0 else 0.0
@@ -239,6 +241,7 @@ def sound_codecs() -> dict[str, Kind]:
 
 UNEVEN = (0.0, 2.0, *(4 + number / 30 for number in range(38)))  # as of a phone, or of what a screen shows
 DELAYED = (0.0, 0.1, 1.5, 1.6, 1.7, 3.0, 3.2, 3.4, 3.6, 3.8)
+TENTHS = tuple(number / 10 for number in range(40))
 INTRA = {"x264-params": "intra-refresh=1:keyint=20:bframes=0"}
 OPEN_GROUPS = {"g": "10", "bf": "3", "x264-params": "open-gop=1"}
 WRAP = 2**33 / 90_000  # seconds that an MPEG stream can count
@@ -265,6 +268,28 @@ KINDS = {
     "uneven webp": usual("webp", times=DELAYED, frames=10),
     "uneven apng": usual("apng", times=DELAYED, frames=10),
     "29.97 frames per second": usual("mp4", rate=Fraction(30_000, 1001), frames=90),
+    # Written without going back to complete the header
+    "piped avi": usual("avi", seekable=False),
+    "piped fragmented mp4": usual("fragmented mp4", seekable=False),
+    "piped flv": usual("flv", seekable=False),
+    "piped mpg": usual("mpg", seekable=False),
+    "piped wmv": usual("wmv", seekable=False),
+    "piped ogv": usual("ogv", seekable=False),
+    "piped nut": usual("nut", seekable=False),
+    "piped webm": usual("webm", seekable=False),
+    # Sizes and forms of frames
+    "odd sizes in webm": Kind(Recipe("webm", "libvpx-vp9", size=(161, 121), video_options=REALTIME)),
+    "odd sizes in mkv": Kind(Recipe("mkv", "ffv1", size=(161, 121), frames=10)),
+    "wide pixels": usual("mp4", aspect=Fraction(16, 11)),
+    "interlaced h264": usual("mp4", video_options={"g": "10", "flags": "+ildct+ilme", "x264-params": "tff=1"}),
+    "interlaced mpeg2": usual(
+        "ts", video="mpeg2video", rate=25, frames=100, video_options={"g": "10", "flags": "+ildct+ilme"}
+    ),
+    "references that are not shown": usual(
+        "webm", video="libvpx", video_options={"auto-alt-ref": "1", "lag-in-frames": "16", "cpu-used": "8", "g": "20"}
+    ),
+    "960 frames per second": usual("mkv", rate=960, frames=200, sound=None),
+    "a frame every 4 s": usual("mkv", rate=Fraction(1, 4), frames=10, sound=None),
     # Order and beginning
     "no reordering": usual("mp4", video_options={"g": "10", "bf": "0"}),
     "open groups in mp4": usual("mp4", video_options=OPEN_GROUPS),
@@ -314,6 +339,16 @@ KINDS = {
         options={"audio_stream": 2},
         heard=(-AAC_DELAY, 4.0, 4 - AAC_DELAY),
     ),
+    "second camera of mkv": replace(
+        usual("mkv", cameras=2), options={"video_stream": 1}, shown=tuple(range(100, 140)), times=TENTHS
+    ),
+    "second camera of mp4": replace(
+        usual("mp4", cameras=2), options={"video_stream": 1}, shown=tuple(range(100, 140)), times=TENTHS
+    ),
+    "second camera of ts": replace(
+        usual("ts", cameras=2), options={"video_stream": 1}, shown=tuple(range(100, 140)), times=TENTHS
+    ),
+    # Streams without a container
     # Dropped, damaged, cut
     "dropped frames in avi": Kind(
         Recipe("avi", "mjpeg", "pcm_s16le", pixels="yuvj420p", change_packets=changes.drop(7, 20, 21)),

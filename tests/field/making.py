@@ -39,6 +39,7 @@ class Recipe:
         pixels (`str`): FFmpeg's name of the pixel format.
         colours (`tuple[str, str]`, *optional*): The matrix, "itu601", "itu709" or "bt2020", and the range, "mpeg" or
             "jpeg"; not declared by default.
+        aspect (`Fraction`): Width of a pixel by its height.
         lies (`Callable[[np.ndarray], np.ndarray]`): How an upright frame lies in the file.
         video_options, sound_options, options (`dict`): Of the two encoders and of the container.
         format (`str`, *optional*): FFmpeg's name of the container, where the suffix does not say it.
@@ -46,6 +47,7 @@ class Recipe:
         sound_at (`float`): When the sound's first sample plays, in seconds after the first frame is shown.
         sampling_rate (`int`), layout (`str`): Of the sound.
         begins_at (`float`): The container's time of the first frame.
+        cameras (`int`): Tracks of pictures, the number n of which begins with the frame 100 n.
         languages (`tuple[str, ...]`): One sound track each, the number n of which begins with the second 4 n.
         seekable (`bool`): Whether the container can go back and complete its header.
         change (`Callable[[bytes], bytes]`, *optional*): What is done to the finished file, such as damage.
@@ -61,6 +63,7 @@ class Recipe:
     size: tuple[int, int] = (160, 120)
     pixels: str = "yuv420p"
     colours: tuple[str, str] | None = None
+    aspect: Fraction = Fraction(1)
     lies: Callable[[np.ndarray], np.ndarray] = np.asarray
     video_options: Mapping[str, str] = field(default_factory=lambda: {"g": "10"})
     sound_options: Mapping[str, str] = field(default_factory=dict)
@@ -71,6 +74,7 @@ class Recipe:
     sampling_rate: int = 48_000
     layout: str = "mono"
     begins_at: float = 0.0
+    cameras: int = 1
     languages: tuple[str, ...] = ("und",)
     seekable: bool = True
     change: Callable[[bytes], bytes] | None = None
@@ -128,10 +132,12 @@ class _Pipe:
 def _write_container(recipe: Recipe, target: str | _Pipe) -> None:
     format_ = recipe.format or FORMATS.get(recipe.suffix, recipe.suffix)
     with av.open(target, "w", format=format_, options=dict(recipe.options)) as container:
-        pictures = _picture_stream(container, recipe) if recipe.video else None
+        cameras = [_picture_stream(container, recipe) for _ in range(recipe.cameras) if recipe.video]
         sounds = [_sound_stream(container, recipe, language) for language in recipe.languages if recipe.sound]
         container.start_encoding()
-        packets = [] if pictures is None else list(_picture_packets(pictures, recipe))
+        packets: list[Any] = []
+        for number, stream in enumerate(cameras):
+            packets += _picture_packets(stream, recipe, first=100 * number)
         for number, stream in enumerate(sounds):
             packets += _sound_packets(stream, recipe, first=4.0 * number)
         packets.sort(key=lambda packet: packet.dts * packet.time_base)
@@ -142,6 +148,8 @@ def _picture_stream(container: Any, recipe: Recipe) -> Any:
     stream = container.add_stream(recipe.video, rate=recipe.rate, options=dict(recipe.video_options))
     stream.height, stream.width = recipe.lies(draw(0, recipe.size)).shape[:2]
     stream.pix_fmt = recipe.pixels
+    stream.codec_context.thread_count = 1  # small frames are coded faster by one
+    stream.codec_context.sample_aspect_ratio = recipe.aspect
     if recipe.times:
         stream.codec_context.time_base = TICK
     if recipe.colours:
@@ -160,12 +168,12 @@ def _sound_stream(container: Any, recipe: Recipe, language: str) -> Any:
     return stream
 
 
-def _picture_packets(stream: Any, recipe: Recipe) -> Iterator[Any]:
+def _picture_packets(stream: Any, recipe: Recipe, first: int) -> Iterator[Any]:
     tick = TICK if recipe.times else 1 / Fraction(recipe.rate)
     context = stream.codec_context
     colours = {"dst_colorspace": context.colorspace, "dst_color_range": context.color_range} if recipe.colours else {}
     for number, time in enumerate(recipe.frame_times):
-        pixels = np.ascontiguousarray(recipe.lies(draw(number, recipe.size)))
+        pixels = np.ascontiguousarray(recipe.lies(draw(first + number, recipe.size)))
         frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
         frame = frame.reformat(format=recipe.pixels, **colours)
         frame.pts, frame.time_base = round(time / tick), tick

@@ -10,6 +10,7 @@ from .options import OnDamage
 from .sampling import DEFAULT_NUM_FRAMES, Sampling, sample_indices
 from .sound import Sound, load_sound
 from .video import Video, load_video, media_kind
+from .workers import opening_in_workers
 
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "load_video",
     "media_access",
     "media_kind",
+    "opening_in_workers",
     "restrict_media_access",
     "sample_indices",
 ]

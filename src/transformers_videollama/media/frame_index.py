@@ -123,9 +123,10 @@ class _HeaderIndex(FrameIndex):
         if "mp4" not in container.format.name or not 0 < len(entries) == stream.frames:
             return None
         keys: list[tuple[int, float]] = []
-        shown, end = 0, math.inf
+        shown, end, size = 0, math.inf, container.size
+        is_cut = entries[-1].pos + entries[-1].size > size  # and may be
         for entry in entries:
-            if entry.pos + entry.size > container.size:  # of a file that is cut, and may be
+            if is_cut and entry.pos + entry.size > size:
                 end = entry.timestamp
                 break
             if entry.is_keyframe:
@@ -287,5 +288,5 @@ def _check_completeness(container: Any, stream: Any, shown: list[tuple[int, int]
             raise MediaError(f"is cut: its frames end at {end:.2f} s of {declared:.2f} s; fetch it again")
     # AVI counts in frames, also those that were dropped, for which there are empty chunks
     places = last_dts_end if container.format.name == "avi" else len(shown)
-    if places < stream.frames:
+    if places < stream.frames < container.size:  # more frames than bytes are a header that was never completed
         raise MediaError(f"is cut: it has {len(shown)} of {stream.frames} frames; fetch it again")

@@ -187,8 +187,8 @@ def load_sound(
         MediaError: no sound stream, no samples, or a `sampling_rate` that is not the source's.
         ValueError: an option has a value that it cannot have.
     """
-    given = check_options({"sampling_rate": sampling_rate, "start": start, "end": end, "audio_stream": audio_stream})
-    sampling_rate, start, end, audio_stream = given.values()
+    options = {"sampling_rate": sampling_rate, "start": start, "end": end, "audio_stream": audio_stream}
+    sampling_rate, start, end, audio_stream = check_options(options).values()
     if audio_stream is not None and isinstance(source, (Sound, *ARRAYS)):
         raise ValueError(f"got audio_stream={audio_stream!r} for {type(source).__name__}, which has one track")
     if isinstance(source, Sound):

@@ -172,7 +172,8 @@ def _use(workers: MediaWorkers | None) -> MediaWorkers | None:
     return before
 
 
-os.register_at_fork(after_in_child=lambda: _use(None))  # the pipes are the parent's
+if hasattr(os, "register_at_fork"):  # where there is none, there are no workers either
+    os.register_at_fork(after_in_child=lambda: _use(None))  # the pipes are the parent's
 
 
 def in_worker(file: MediaFile, function: Callable[..., Result], *args: Any) -> Result:
