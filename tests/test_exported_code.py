@@ -131,7 +131,7 @@ def test_the_library_finds_every_module(exported):
     files = {entry, *map(Path, get_relative_import_files(entry))}
     assert files == set(exported.glob("*.py"))
     needed = {name for file in files for name in get_imports(file)} - set(sys.stdlib_module_names)
-    assert needed <= {"PIL", "huggingface_hub", "jinja2", "numpy", "torch", "transformers"}
+    assert needed <= {"PIL", "huggingface_hub", "jinja2", "numpy", "torch", "tqdm", "transformers"}
 
 
 def test_what_is_exported(exported):

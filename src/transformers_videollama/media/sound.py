@@ -195,8 +195,8 @@ def load_sound(
         sound = source
     elif isinstance(source, ARRAYS):
         sound = _sound_of_samples(as_numpy(source), sampling_rate or 16_000)
-    elif (given := given_samples(source, access_for(access, timeout))) is not None:
-        sound = _sound_of_samples(as_numpy(given[0]), given[1])
+    elif (decoded := given_samples(source, access_for(access, timeout))) is not None:
+        sound = _sound_of_samples(as_numpy(decoded[0]), decoded[1])
     else:
         sound = _sound_of_source(source, audio_stream, access_for(access, timeout))
     with about(sound.name):

@@ -14,7 +14,7 @@ import urllib.request
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from .access import MediaAccess, access_for
 from .errors import MediaError, about, import_or_explain
@@ -26,6 +26,7 @@ __all__ = ["MediaFile", "folder_of", "is_address", "local_file"]
 
 _DOWNLOAD_ERRORS = (OSError, ValueError, http.client.HTTPException)
 _LONGEST_TIMEOUT = 1e6  # seconds that threads and sockets can wait for, on every system
+_BUFFER = 1 << 15  # bytes, of one look at an object; decoders ask for as many
 # Two letters or more: "C://clip.mp4" is a path. Chains such as "simplecache::s3://bucket/clip.mp4" are fsspec's.
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)(://|::.*://)", re.IGNORECASE | re.DOTALL)
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingface_hub", "abfs": "adlfs", "az": "adlfs"}
@@ -60,11 +61,11 @@ class MediaFile:
         """Bytes of it."""
         return os.path.getsize(self.path)
 
-    def open(self) -> str | io.RawIOBase:
+    def open(self) -> str | io.BufferedReader:
         """What decoders open: its path, or a reader with a position of its own."""
         return self.path
 
-    def reader(self) -> BinaryIO | io.RawIOBase:
+    def reader(self) -> io.BufferedReader:
         """A reader of its bytes, to be used by `with`."""
         return open(self.path, "rb")
 
@@ -88,10 +89,10 @@ class _ObjectFile(MediaFile):
     def size(self) -> int:
         return self._size
 
-    def open(self) -> SharedReader:
-        return SharedReader(self.source, self._size, self.name, self.allowance)
+    def open(self) -> io.BufferedReader:
+        return io.BufferedReader(SharedReader(self.source, self._size, self.name, self.allowance), _BUFFER)
 
-    def reader(self) -> SharedReader:
+    def reader(self) -> io.BufferedReader:
         return self.open()
 
     def __reduce__(self):
