@@ -71,7 +71,8 @@ class OpenedMedia:
             self.images.append(source if isinstance(source, EncodedMedia) else load_image(source))
             return [{"type": "image"}]
         if kind == "audio":
-            options = {name: fields[name] for name in ("sampling_rate", "start", "end") if name in fields}
+            names = ("sampling_rate", "start", "end", "audio_stream")
+            options = {name: fields[name] for name in names if name in fields}
             self.sounds.append(source if isinstance(source, EncodedMedia) else load_sound(source, **options))
             return [{"type": "audio"}]
         return self._open_video(source, fields)
