@@ -84,8 +84,8 @@ def is_private(name: str) -> bool:
 
 
 def is_machinery(name: str) -> bool:
-    """What Python itself gives a class."""
-    return name.startswith("_abc_")
+    """What Python itself gives a class, or a protocol."""
+    return name.startswith("_abc_") or name in ("_is_protocol", "_is_runtime_protocol")
 
 
 def private_names(tree: ast.Module) -> Iterator[tuple[int, str]]:

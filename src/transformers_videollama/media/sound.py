@@ -71,6 +71,7 @@ class Sound:
 
         Args:
             windows (`Sequence[tuple[float, float]]`): start and end of each, in seconds of the span.
+            sampling_rate (`int`): of the samples that are returned, in Hz.
 
         Returns:
             `list[np.ndarray]`, each of shape (channels, samples), float32.

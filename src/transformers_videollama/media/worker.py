@@ -61,7 +61,7 @@ def _end_with_parent() -> None:
     parent = select.poll()
     parent.register(sys.stdin.fileno(), 0)  # hanging up is always told
     parent.poll()
-    os._exit(0)
+    signal.raise_signal(signal.SIGTERM)
 
 
 if __name__ == "__main__":
