@@ -124,7 +124,7 @@ def load_video(
     """
     if isinstance(source, Video):
         return source
-    given = {"num_frames": num_frames, "fps": fps, "sampling": sampling, "start": start, "end": end}
+    given: dict[str, Any] = {"num_frames": num_frames, "fps": fps, "sampling": sampling, "start": start, "end": end}
     given |= {"video_fps": video_fps, "video_stream": video_stream, "audio_stream": audio_stream}
     given = check_options({**given, "on_damage": on_damage})
     if size is not None and not (len(size) == 2 and min(size) >= 1):
@@ -207,7 +207,7 @@ def _frames_or_file(
         source = [source]
     if isinstance(source, ARRAYS) and source.ndim != 4:
         raise MediaError(f"got an array of shape {tuple(source.shape)}, expected (T, H, W, C) or (T, C, H, W)")
-    if isinstance(source, (list, tuple, *ARRAYS)):
+    if isinstance(source, (list, tuple, ARRAYS)):
         return _DecodedFrames(source, f"{type(source).__name__} of {len(source)} frames", size, fps, access)
     if (folder := folder_of(source, access)) is not None:
         return _DecodedFrames(_frame_files(folder), str(folder), size, fps, access)
