@@ -270,7 +270,10 @@ def test_unknown_width_needs_the_number_of_heads(section):
     [
         ({"text_config": {"num_attention_heads": 4}}, "unknown section 'text_config'; expected one of vision_config"),
         ({"vision_config": {"heads": 4}}, "vision_config has no field 'heads'"),
-        ({"vision_config": {"num_attention_heads": 5}}, "no model has the sizes of these files"),
+        (
+            {"vision_config": {"num_attention_heads": 5}},
+            "num_attention_heads is 5, which does not divide hidden_size, 48",
+        ),
         (
             {"vision_config": {"hidden_size": 64, "num_attention_heads": 4}},
             "qformer_config.encoder_hidden_size is 48, but vision_config",
@@ -298,10 +301,13 @@ def test_placeholders_stand_behind_all_tokens(rows, tokens, first, grown):
     assert (vocabulary.first_placeholder_id, vocabulary.grown_rows) == (first, grown)
 
 
+SMALL = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+
+
 @pytest.mark.parametrize(
     ("config", "tied"),
     [
-        (Qwen2Config(hidden_size=64, num_hidden_layers=1, num_attention_heads=4, tie_word_embeddings=True), True),
+        (Qwen2Config(num_key_value_heads=2, tie_word_embeddings=True, **SMALL), True),
         # The model ties no table of another name than embed_tokens, so this one is written twice
         (GPT2Config(n_embd=64, n_layer=1, n_head=4), False),
     ],

@@ -258,7 +258,7 @@ def test_a_track_is_chosen_by_number_or_language(tmp_path, name, choice, turned)
     assert lag(alone * turned, RATE, wanted) == pytest.approx(0, abs=0.03)  # it may begin with the encoder's delay
 
 
-@pytest.mark.parametrize("choice", (0, 3, -1, "eng", ""))
+@pytest.mark.parametrize("choice", (0, 3, "eng"))
 def test_a_track_that_is_not_there_is_an_error_that_lists_them(tmp_path, choice):
     path = record(tmp_path / "clip.mkv", tracks=2)
     with pytest.raises(MediaError, match=r"has no (sound|audio) stream .*1:? audio ger.*2:? audio fre"):

@@ -84,8 +84,9 @@ def is_private(name: str) -> bool:
 
 
 def is_machinery(name: str) -> bool:
-    """What Python itself gives a class, or a protocol."""
-    return name.startswith("_abc_") or name in ("_is_protocol", "_is_runtime_protocol")
+    """What Python gives a class or a protocol, and what the library caches there."""
+    kept = name.endswith("_cached_value")  # by the library, for each class that it was asked about
+    return kept or name.startswith("_abc_") or name in ("_is_protocol", "_is_runtime_protocol")
 
 
 def private_names(tree: ast.Module) -> Iterator[tuple[int, str]]:

@@ -283,7 +283,8 @@ def _is_hidden(packet: Any, stream: Any) -> bool:
 def _check_completeness(container: Any, stream: Any, shown: list[tuple[int, int]], last_dts_end: int) -> None:
     """Whether the packets reach the end that the header declares."""
     if shown and "matroska" in container.format.name:
-        declared, end = declared_seconds(container, stream) or 0.0, float(shown[-1][0] * stream.time_base)
+        time, duration = shown[-1]
+        declared, end = declared_seconds(container, stream) or 0.0, float((time + duration) * stream.time_base)
         if end < declared - 1:
             raise MediaError(f"is cut: its frames end at {end:.2f} s of {declared:.2f} s; fetch it again")
     # AVI counts in frames, also those that were dropped, for which there are empty chunks
