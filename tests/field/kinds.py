@@ -11,7 +11,7 @@ from . import changes
 from .making import Recipe
 
 
-__all__ = ["COLOURS", "KINDS", "SOUNDS", "Kind"]
+__all__ = ["CODECS", "COLOURS", "KINDS", "SOUNDS", "Kind"]
 
 
 @dataclass(frozen=True)
@@ -229,10 +229,14 @@ def sound_codecs() -> dict[str, Kind]:
         ("mov", "pcm_s16le", "7.1"),
         ("mov", "pcm_s16le", "hexadecagonal"),
         ("wmv", "wmav2", "stereo"),
+        ("flv", "libmp3lame", "stereo"),
+        ("mpg", "mp2", "stereo"),
     ):
-        video = {"webm": "libvpx-vp9", "wmv": "wmv2"}.get(suffix, "libx264")
+        video = {"webm": "libvpx-vp9", "wmv": "wmv2", "flv": "flv", "mpg": "mpeg2video"}.get(suffix, "libx264")
         options = REALTIME if suffix == "webm" else {"g": "10"}
-        recipe = Recipe(suffix, video, codec, frames=20, layout=layout, video_options=options)
+        more = {"rate": 25, "frames": 50} if suffix == "mpg" else {"frames": 20}
+        more |= {"sampling_rate": 44_100} if suffix == "flv" else {}
+        recipe = Recipe(suffix, video, codec, layout=layout, video_options=options, **more)
         kinds[f"{codec} {layout} in {suffix}"] = Kind(
             recipe, delay=AC3_DELAY if codec == "ac3" else DELAYS.get(suffix, 0.0)
         )
@@ -247,12 +251,13 @@ OPEN_GROUPS = {"g": "10", "bf": "3", "x264-params": "open-gop=1"}
 WRAP = 2**33 / 90_000  # seconds that an MPEG stream can count
 
 COLOURS = colours()
+CODECS = sound_codecs()
 KINDS = {
     **with_and_without_sound(),
     **offsets(),
     **COLOURS,
     **orientations(),
-    **sound_codecs(),
+    **CODECS,
     # Other containers
     "3gp": Kind(Recipe("3gp", "h263", "aac", size=(176, 144))),
     "f4v": Kind(Recipe("f4v", "libx264", "aac", video_options=H264), delay=AAC_DELAY),
@@ -261,9 +266,9 @@ KINDS = {
     "y4m": Kind(Recipe("y4m", "wrapped_avframe", format="yuv4mpegpipe", frames=10)),
     "dv": Kind(Recipe("dv", "dvvideo", rate=25, frames=25, size=(720, 576), video_options={})),
     # Frames that are not evenly spread in time
-    "uneven mp4": usual("mp4", times=UNEVEN),
-    "uneven mkv": usual("mkv", times=UNEVEN),
-    "uneven ts": usual("ts", times=UNEVEN),
+    "uneven mp4": usual("mp4", times=UNEVEN, rate=30),
+    "uneven mkv": usual("mkv", times=UNEVEN, rate=30),
+    "uneven ts": usual("ts", times=UNEVEN, rate=30),
     "uneven gif": usual("gif", times=DELAYED, frames=10),
     "uneven webp": usual("webp", times=DELAYED, frames=10),
     "uneven apng": usual("apng", times=DELAYED, frames=10),

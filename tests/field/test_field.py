@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,8 +75,8 @@ def test_sound_alone(file_of, name, window):
     check_seconds(heard[kind.whole_channels], 0.0, length, second + (start or 0.0))
 
 
-@pytest.mark.parametrize("suffix", ("mp4", "mkv", "ts"))
-def test_frames_on_both_sides_of_a_damaged_group(tmp_path, suffix):
+@pytest.mark.parametrize("suffix", ("mp4", "mkv", "ts", "avi", "flv"))
+def test_a_damaged_group_of_pictures(tmp_path, caplog, suffix):
     """Frames 10 to 19 are noise."""
     recipe = Recipe(suffix, video_options={"g": "10", "bf": "0"}, change_packets=damage(10, 20))
     path = make(recipe, tmp_path / f"damaged.{suffix}")
@@ -84,6 +85,36 @@ def test_frames_on_both_sides_of_a_damaged_group(tmp_path, suffix):
         assert [number_of(frame) for frame in video.frames] == list(numbers)
     with pytest.raises(MediaError, match=f"{path}.*damaged"):
         load_video(path, num_frames=40)
+    video = load_video(path, num_frames=40, on_damage="skip")
+    assert [number_of(frame) for frame in video.frames] == [*range(10), *range(20, 40)]
+    assert video.timestamps[10] == pytest.approx(2.0, abs=CLOCK)
+    lost = video.total_num_frames - 30  # MPEG's transport stream does not even have packets of all that are noise
+    assert f"left out {lost} of {lost + 30} frames" in caplog.text
+    assert lost == 10 or suffix == "ts"
+
+
+@pytest.mark.parametrize("name", ("uneven mp4", "uneven mkv", "uneven gif", "mp4, silent", "ts, sound"))
+@pytest.mark.parametrize("options", ({"sampling": "time", "num_frames": 6}, {"fps": 2.0}))
+def test_frames_evenly_in_time(file_of, name, options):
+    """At each of the moments the frame is taken that is shown then; one that is shown for longer is taken once."""
+    kind = KINDS[name]
+    step = kind.length / options["num_frames"] if "num_frames" in options else 1 / options["fps"]
+    moments = np.arange(0.0, kind.length - 1e-3, step)
+    shown = np.unique(np.searchsorted(np.array(kind.shown_at) - CLOCK, moments, side="right") - 1)
+    video = load_video(file_of(name), **options)
+    assert [number_of(frame) for frame in video.frames] == list(shown) == list(video.indices)
+
+
+@pytest.mark.parametrize(
+    "suffix", ("mp4", "mov", "mkv", "webm", "avi", "ts", "mpg", "wmv", "flv", "ogv", "nut", "gif", "webp", "apng")
+)
+@pytest.mark.parametrize("frames", (1, 2))
+def test_a_few_frames(tmp_path, suffix, frames):
+    base = KINDS[f"{suffix}, silent"].recipe
+    path = make(replace(base, frames=frames), tmp_path / f"few.{suffix}")
+    video = load_video(path)
+    assert [number_of(frame) for frame in video.frames] == list(range(frames))
+    assert [corners_of(frame) for frame in video.frames] == ["RGBW"] * frames
 
 
 def check_frames(video: Video, kind: Kind, start: float | None, end: float | None) -> None:

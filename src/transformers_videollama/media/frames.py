@@ -80,6 +80,8 @@ class VideoFile:
         self.total = self.index.total
         self.times = FrameTimes(self.index, stream.time_base) if self.index.has_times else None
         self.fps = self._average_rate()
+        if self.fps is None:
+            self.times = None  # of a single frame, too, of which nobody says how long it is shown
         zero = float(self.index.time(0) * stream.time_base) if self.index.has_times else None
         self.sound = sound_of(container, file, zero=zero, stream=audio_stream, measured=self.index.sounds)
         self.orientation = orientation_at_start(container, stream)
@@ -91,7 +93,9 @@ class VideoFile:
         declared, seconds = self.stream.average_rate, self.times[self.total]
         if declared and abs(float(declared) * seconds / self.total - 1) < 0.01:
             return float(declared)
-        return self.total / seconds if seconds else None
+        if not seconds:
+            return float(declared) if declared else None
+        return self.total / seconds
 
     def read(self, indices: Sequence[int]) -> dict[int, np.ndarray]:
         """
