@@ -46,7 +46,8 @@ FOREIGN = [
     ("video", "load_audio_from_video", "apply_chat_template"),
     ("audio", "sample_rate", "'sampling_rate'"),
     ("audio", "sr", "'sampling_rate'"),
-    ("video", "video_reader_backend", "'decoder'"),
+    ("video", "video_reader_backend", "PyAV decodes every video"),
+    ("video", "decoder", "PyAV decodes every video"),
     ("video", "audio_track", "'audio_stream'"),
 ]
 # Slips of the pen: kind, key, the nearest
@@ -102,7 +103,6 @@ WRONG = {
     "sampling": ["even", "", "Uniform", 1, True, ["uniform"]],
     "on_damage": ["ignore", True, 0],
     "downmix": ["left", 0, True],
-    "decoder": ["opencv", 1],
     "video_stream": [-1, 0.5, True, "", "  ", np.nan, [0]],
     "audio_stream": [-1, 0.5, False, "", np.nan, {"index": 0}],
     "do_sample_frames": ["False", 0, 1, np.nan],
@@ -118,7 +118,6 @@ RIGHT = {
     "sampling": [("uniform", "uniform"), ("headtail", "headtail"), ("time", "time")],
     "on_damage": [("raise", "raise"), ("skip", "skip")],
     "downmix": [("mean", "mean"), ("first", "first")],
-    "decoder": [("pyav", "pyav"), ("decord", "decord"), ("torchcodec", "torchcodec")],
     "video_stream": [(0, 0), (2.0, 2), (np.int64(1), 1), ("ger", "ger")],
     "audio_stream": [(0, 0), ("eng", "eng")],
     "do_sample_frames": [(True, True), (False, False)],

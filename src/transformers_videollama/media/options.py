@@ -7,12 +7,11 @@ from typing import Any, Literal, get_args
 from .checks import Check, check_values, flag, number, one_of, several, whole
 
 
-__all__ = ["OPTIONS", "Decoder", "Downmix", "OnDamage", "Sampling", "check_options"]
+__all__ = ["OPTIONS", "Downmix", "OnDamage", "Sampling", "check_options"]
 
 Sampling = Literal["uniform", "headtail", "time"]
 OnDamage = Literal["raise", "skip"]
 Downmix = Literal["mean", "first"]
-Decoder = Literal["pyav", "decord", "torchcodec"]
 
 STREAM = Check(
     "the index of a stream (0, 1, ...) or its language ('eng')",
@@ -35,7 +34,6 @@ OPTIONS = {
     "on_damage": one_of(*get_args(OnDamage)),
     "video_stream": STREAM,
     "audio_stream": STREAM,
-    "decoder": one_of(*get_args(Decoder)),
     "sampling_rate": whole(1),
     "downmix": one_of(*get_args(Downmix)),
     "num_clips": whole(1, 1024),
