@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from transformers_videollama import MediaError, Sound, VideoLlamaFeatureExtractor, load_sound
+from transformers_videollama import MediaError, Sound, VideoLlamaFeatureExtractor, load_sound, load_video
 from transformers_videollama.media import tracks
 from transformers_videollama.media.containers import open_container
 from transformers_videollama.media.sound import sound_of
@@ -168,6 +168,16 @@ def test_a_span_with_less_than_a_window_of_sound_has_none(end, heard):
     assert sound.cut(1.0, 9.0) is None
     whole = load_sound(np.ones(round(end * 16_000), np.float32), sampling_rate=16_000)
     assert (whole.cut(None, None) is whole) == heard
+
+
+@pytest.mark.parametrize(("seconds", "end"), ((3.0, None), (3.0, 1e6), (8.0, None), (8.0, 5.0)))
+def test_the_sound_of_a_span_ends_with_the_video(tmp_path, seconds, end):
+    """Clips lie where frames do, be the sound shorter or longer, and the wanted end after the video's."""
+    video = load_video(record(tmp_path / "clip.mkv", seconds=seconds), start=2.0, end=end)
+    assert video.sound.duration == pytest.approx(SECONDS - 2, abs=0.05)
+    samples = video.sound.read(0, 2, RATE)[0]
+    assert np.abs(samples[: RATE // 2]).mean() > 0.05
+    assert (np.abs(samples[round(1.2 * RATE) : round(1.9 * RATE)]).mean() > 0.05) == (seconds > SECONDS)
 
 
 def test_clips_of_a_span_are_spread_over_the_whole_span():

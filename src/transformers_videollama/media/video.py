@@ -24,7 +24,7 @@ from .frames import open_video
 from .images import ARRAYS, image_of, is_still, load_image, rgb_pixels
 from .options import OnDamage, check_options
 from .readers import ReaderFrames, kind_of_reader, reader_of
-from .sampling import Sampling, sample_indices
+from .sampling import Sampling, sample_indices, span_within
 from .sound import Sound
 from .sources import MediaFile, folder_of, local_file
 from .workers import in_worker
@@ -165,9 +165,18 @@ def _read(
         frames = reader.read(indices)
         indices = [index for index in indices if index in frames]
         timestamps = _times_of(indices, reader.times, rate)
-        sound = reader.sound and reader.sound.cut(start, end)
+        sound = reader.sound and _sound_of_span(reader.sound, start, end, reader.times)
         pixels = np.stack([frames[index] for index in indices])
     return Video(pixels, tuple(indices), timestamps, rate, reader.total, sound, found.name)
+
+
+def _sound_of_span(
+    sound: Sound, start: float | None, end: float | None, times: Sequence[float] | None
+) -> Sound | None:
+    """What plays with the frames of a span, which ends with the video; without a span, the whole sound."""
+    if times is None or (start is None and end is None):
+        return sound.cut(start, end)
+    return sound.cut(*span_within(start, end, times[-1]))
 
 
 def _reader_of(found: Any, size: tuple[int, int] | None, given: dict[str, Any]) -> Any:
