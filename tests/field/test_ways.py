@@ -80,13 +80,15 @@ def frames_within(kind: Kind, start: float | None, end: float | None) -> list[in
     return [within[index] for index in sample_indices(len(within))]
 
 
-def heard_within(kind: Kind, start: float | None, end: float | None) -> tuple[float, float, float] | None:
-    """When the sound of a span begins and ends, in seconds of the span, and its second at the beginning."""
+def heard_within(kind: Kind, start: float | None, end: float | None) -> tuple[float, float, float, float] | None:
+    """When the sound of a span begins and ends, and its second at the beginning; and how long the span is."""
     if kind.plays is None or start is None:
-        return kind.plays and (0.0, kind.plays[1] - kind.plays[0], kind.plays[2])
+        length = kind.plays and kind.plays[1] - kind.plays[0]
+        return kind.plays and (0.0, length, kind.plays[2], length)
     begin, stop, second = kind.plays
-    from_, to = max(start, begin), stop if end is None else min(end, stop)
-    return (from_ - start, to - start, second + from_ - begin) if to - from_ > 0.1 else None
+    last = kind.recipe.seconds if end is None else min(end, kind.recipe.seconds)  # a span ends with the pictures
+    from_, to = max(start, begin), min(last, stop)
+    return (from_ - start, to - start, second + from_ - begin, last - start) if to - from_ > 0.1 else None
 
 
 @pytest.mark.parametrize("name", SPANS)
@@ -114,14 +116,14 @@ def pixels_of(inputs, processor) -> np.ndarray:
     return pixels.round().clamp(0, 255).permute(0, 2, 3, 1).numpy().astype(np.uint8)
 
 
-def check_clips(inputs, extractor, heard: tuple[float, float, float] | None) -> None:
+def check_clips(inputs, extractor, heard: tuple[float, float, float, float] | None) -> None:
     """Each clip that begins while the chirp plays has the second that plays there."""
     if heard is None:
         assert "input_features" not in inputs
         return
-    begin, end, second = heard
+    begin, end, second, length = heard
     clips = inputs["input_features"][0] * extractor.std + extractor.mean
-    last = max(end - extractor.clip_seconds, 0.0)
+    last = max(length - extractor.clip_seconds, 0.0)
     for place, clip in enumerate(clips):
         start = place * last / len(clips)
         if begin <= start <= end - 0.2:
