@@ -20,12 +20,15 @@ def main() -> int:
     parser.add_argument("--kind", choices=KINDS, action="append", help="can be repeated (default: all)")
     options = parser.parse_args()
     kinds = tuple(options.kind or KINDS)
-    worker = Watched()
+    seeds = range(options.first_seed, options.first_seed + options.number // len(kinds))
+    worker, found = Watched(), 0
     try:
-        found = faults(range(options.first_seed, options.first_seed + options.number // len(kinds)), kinds, worker)
+        for fault in faults(seeds, kinds, worker):
+            print(fault, flush=True)
+            found += 1
     finally:
         worker.stop()
-    print("\n".join(found) or f"{options.number} inputs, no fault")
+    print(f"{len(seeds) * len(kinds)} inputs, {found} faults")
     return 1 if found else 0
 
 

@@ -1,7 +1,7 @@
 """Runs damaged input in a process of its own: a crash, a hang or an undocumented error is a fault."""
 
 import multiprocessing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from .worker import work
 
@@ -48,6 +48,9 @@ class Watched:
         self.connection.close()
 
 
-def faults(seeds: Iterable[int], kinds: tuple[str, ...], worker: Watched) -> list[str]:
-    """What went wrong, with the kind and seed that shows it again."""
-    return [f"{kind} {seed}: {fault}" for seed in seeds for kind in kinds if (fault := worker.fault_of(kind, seed))]
+def faults(seeds: Iterable[int], kinds: tuple[str, ...], worker: Watched) -> Iterator[str]:
+    """What went wrong, as it is found, with the kind and seed that shows it again."""
+    for seed in seeds:
+        for kind in kinds:
+            if fault := worker.fault_of(kind, seed):
+                yield f"{kind} {seed}: {fault}"
