@@ -124,6 +124,12 @@ def test_given_times_choose_frames(options, indices):
     assert sample_indices(**spaced(0, 1, 3, 3.1, 3.4, 10), **options) == indices
 
 
+@pytest.mark.parametrize("fps", (1e-12, 1e-300, 5e-324))
+def test_the_lowest_rates_give_the_first_frame(fps):
+    assert sample_indices(100, video_fps=25, fps=fps) == [0]
+    assert sample_indices(**spaced(0, 1, 3, 3.1, 3.4, 10), fps=fps) == [0]
+
+
 @pytest.mark.parametrize("options", ({"start": 10}, {"start": 2, "end": 2}))
 def test_spans_outside_of_given_times_are_refused(options):
     with pytest.raises(MediaError, match=r"expected one within 0 to 10\.000 s"):

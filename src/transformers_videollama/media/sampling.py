@@ -2,6 +2,7 @@
 
 import bisect
 import math
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -72,7 +73,7 @@ def sample_indices(
     if times is not None and (fps is not None or sampling == "time"):
         begin, finish = max(times[first], start or 0.0), times[stop]
         if fps is not None:
-            return _every(1 / fps, times, first, stop, begin, finish)
+            return _every(min(1 / fps, sys.float_info.max), times, first, stop, begin, finish)
         finish = finish if end is None else min(finish, end)
         return _every((finish - begin) / wanted, times, first, stop, begin, finish)
     count = min(wanted, stop - first)
@@ -80,7 +81,7 @@ def sample_indices(
     if fps is not None:
         if video_fps is None:
             raise MediaError(f"fps={fps} needs the frame rate of the video, which is unknown; pass video_fps")
-        step = max(video_fps / fps, 1.0)
+        step = min(max(video_fps / fps, 1.0), float(stop - first))  # a lower rate gives the first frame, too
         count = math.ceil((stop - first) / step - 1e-9)
     # The float step of the original's floor(arange(0, total, total / n)), whose rounding an integer step misses;
     # not arange itself, which gives n + 1 entries for some n.
