@@ -18,10 +18,10 @@ SAMPLING_RATE, AAC_FRAME = 44_100, 1024
 
 def long_clip(path: Path, minutes: float, size: tuple[int, int] = (1280, 720)) -> Path:
     """
-    A video with sound, H.264 and AAC in MP4, of noise that moves.
+    A video with sound, H.264 and AAC, of noise that moves.
 
     Args:
-        path (`Path`)
+        path (`Path`): Its suffix says which container.
         minutes (`float`)
         size (`tuple[int, int]`): (width, height).
     """

@@ -1,6 +1,7 @@
 """
 From a file to the inputs of the model: 8 frames of 224x224 and 8 clips of sound, of 720p with a key frame every two
-seconds; against decord, which the original uses, on the same frames, and against reading the whole sound track.
+seconds; against decord, which the original uses, on the same frames, and against reading the whole sound track. Files
+without an index, MKV and TS, against reading them once.
 """
 
 import os
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 
 from transformers_videollama import VideoLlamaFeatureExtractor, VideoLlamaVideoProcessor, load_sound
@@ -21,6 +23,7 @@ __all__ = ["run"]
 
 MINUTES = {"tiny": (0.1, 0.2)}  # for tests; what is measured does not depend on the model
 FULL_MINUTES = (1, 10, 60)
+WITHOUT_INDEX, FULL_MINUTES_WITHOUT_INDEX = (".mkv", ".ts"), 120  # twice the longest of the others
 NUM_FRAMES, SIDE, BATCH = 8, 224, 8
 PREPARED = "frames and sound prepared"
 FOUR_K = (3840, 2160)
@@ -39,6 +42,11 @@ def run(options: Options) -> dict[str, Any]:
         for row in rows:
             if row["what"].endswith(PREPARED):
                 row["of the shortest"] = row["seconds"].median_s / shortest
+        minutes = FULL_MINUTES_WITHOUT_INDEX if lengths is FULL_MINUTES else lengths[-1]
+        for suffix in WITHOUT_INDEX:
+            file = long_clip(folder / f"long{suffix}", minutes)
+            rows += rows_without_index(f"{minutes} min{suffix}", file, options.repeats)
+            file.unlink()
         rows.append(row_of_batch(files[lengths[0]], options.repeats))
         path = long_clip(folder / "4k.mp4", lengths[0], FOUR_K)
         memory = memory_of("from benchmarks.media import prepare", f"prepare({str(path)!r})")
@@ -71,6 +79,21 @@ def rows_of_file(name: str, file: Path, repeats: int) -> list[dict[str, Any]]:
     )
     rows["decord, frames alone"]["same frames"] = bool((frames_of_decord(file, video.indices) == video.frames).all())
     return list(rows.values())
+
+
+def rows_without_index(name: str, file: Path, repeats: int) -> list[dict[str, Any]]:
+    reading, timing = seconds_of(lambda: read_once(file), repeats), seconds_of(lambda: prepare(file), repeats)
+    size = file.stat().st_size / 2**20
+    return [
+        {"what": f"{name}: every packet read once", "seconds": reading, "MiB": size},
+        {"what": f"{name}: frames and sound together", "seconds": timing, "of reading": timing.median_s / reading.median_s},
+    ]
+
+
+def read_once(file: Path) -> None:
+    with av.open(str(file)) as container:
+        for _packet in container.demux():
+            pass
 
 
 def frames_of_decord(file: Path, indices: Sequence[int]) -> np.ndarray:

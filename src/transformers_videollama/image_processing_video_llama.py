@@ -46,8 +46,10 @@ PICTURE_SETTINGS = {
     "rescale_factor": number(least=1e-6, most=1),
     "image_mean": several(number(least=-1e4, most=1e4), 3),
     "image_std": several(number(least=1e-4, most=1e4), 3),
-    **dict.fromkeys(("do_resize", "do_rescale", "do_normalize", "do_convert_rgb"), flag),
-    **dict.fromkeys(("do_center_crop", "do_pad"), optional(flag)),
+    # None is no, as in the library
+    **dict.fromkeys(
+        ("do_resize", "do_rescale", "do_normalize", "do_convert_rgb", "do_center_crop", "do_pad"), optional(flag)
+    ),
 }
 
 
