@@ -46,8 +46,8 @@ FOREIGN = [
     ("video", "load_audio_from_video", "apply_chat_template"),
     ("audio", "sample_rate", "'sampling_rate'"),
     ("audio", "sr", "'sampling_rate'"),
-    ("video", "video_reader_backend", "PyAV decodes every video"),
-    ("video", "decoder", "PyAV decodes every video"),
+    ("video", "video_reader_backend", "its name here is 'decoder'"),
+    ("video", "decode", "the nearest of its keys is 'decoder'"),
     ("video", "audio_track", "'audio_stream'"),
 ]
 # Slips of the pen: kind, key, the nearest
@@ -102,6 +102,7 @@ WRONG = {
     "sampling_rate": [0, -16000, 16000.5, "16000", True, np.nan, np.inf],
     "sampling": ["even", "", "Uniform", 1, True, ["uniform"]],
     "on_damage": ["ignore", True, 0],
+    "decoder": ["PyAV", "opencv", "", 1],
     "downmix": ["left", 0, True],
     "video_stream": [-1, 0.5, True, "", "  ", np.nan, [0]],
     "audio_stream": [-1, 0.5, False, "", np.nan, {"index": 0}],
@@ -117,6 +118,7 @@ RIGHT = {
     "sampling_rate": [(16000, 16000), (16000.0, 16000), (np.int32(8000), 8000)],
     "sampling": [("uniform", "uniform"), ("headtail", "headtail"), ("time", "time")],
     "on_damage": [("raise", "raise"), ("skip", "skip")],
+    "decoder": [("pyav", "pyav"), ("decord", "decord"), ("torchcodec", "torchcodec")],
     "downmix": [("mean", "mean"), ("first", "first")],
     "video_stream": [(0, 0), (2.0, 2), (np.int64(1), 1), ("ger", "ger")],
     "audio_stream": [(0, 0), ("eng", "eng")],

@@ -67,6 +67,7 @@ MEDIA = [
     "spectrograms",
     "frame_index",
     "frames",
+    "decoders",
     "video",
     "__init__",
 ]

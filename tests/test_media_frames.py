@@ -1,5 +1,6 @@
 """The frames of files of all kinds: each is the one that decoding from the first to the last gives at its place."""
 
+import gc
 import struct
 from pathlib import Path
 
@@ -113,3 +114,15 @@ def test_a_frame_that_cannot_be_decoded_is_named(tmp_path, moving):
     path.write_bytes(content[:third] + bytes(len(content) // 3) + content[2 * third :])
     with pytest.raises(MediaError, match=r"clip\.mkv: (is cut|is damaged|frame \d+ cannot be decoded)"):
         load_video(path, num_frames=90)
+
+
+def test_decoded_frames_are_let_go(tmp_path, moving):
+    """Without waiting for the collector of cycles, which counts objects and not their megabytes."""
+    path = encode(tmp_path / "one group.mp4", "libx264", {"g": "1000"}, moving)
+    gc.collect()
+    gc.disable()
+    try:
+        load_video(path, num_frames=20)
+        assert not [thing for thing in gc.get_objects() if type(thing) in (av.VideoFrame, av.Packet)]
+    finally:
+        gc.enable()

@@ -1,14 +1,13 @@
 """Readers of other libraries: their own frames, times and samples; torchcodec by a stand-in with its interface."""
 
 from fractions import Fraction
-from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from render_clip import render_clip
+from torchcodec_stand_in import AudioDecoder, VideoDecoder
 
 from transformers_videollama.media import MediaAccess, MediaError, load_image, load_sound, load_video, media_kind
 from transformers_videollama.media.readers import reader_of
@@ -37,60 +36,6 @@ def uneven(tmp_path_factory):
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
-
-
-class VideoDecoder:
-    """What torchcodec's documentation says of its decoder, on PyAV; it counts the frames that it decodes."""
-
-    def __init__(self, path, dimension_order: str = "NCHW", header: bool = True):
-        self.decoded: list[int] = []
-        self.order = (0, 3, 1, 2) if dimension_order == "NCHW" else (0, 1, 2, 3)
-        with av.open(str(path)) as container:
-            frames = list(container.decode(video=0))
-            self._pixels = np.stack([frame.to_ndarray(format="rgb24") for frame in frames])
-            self._seconds = [frame.time for frame in frames]
-            rate = float(container.streams.video[0].average_rate)
-        self._duration = 1 / rate
-        end = self._seconds[-1] + self._duration
-        self.metadata = SimpleNamespace(
-            average_fps=len(frames) / (end - self._seconds[0]) if header else None,
-            end_stream_seconds=end if header else None,
-        )
-
-    def __len__(self) -> int:
-        return len(self._seconds)
-
-    def get_frames_at(self, indices):
-        self.decoded += indices
-        if max(indices) >= len(self):
-            raise IndexError(f"Invalid frame index={max(indices)}")
-        pixels = torch.from_numpy(self._pixels[indices]).permute(*self.order)
-        seconds = torch.tensor([self._seconds[index] for index in indices], dtype=torch.float64)
-        return SimpleNamespace(data=pixels, pts_seconds=seconds)
-
-    def get_frame_at(self, index: int):
-        frames = self.get_frames_at([index])
-        return SimpleNamespace(
-            data=frames.data[0], pts_seconds=frames.pts_seconds[0].item(), duration_seconds=self._duration
-        )
-
-
-class AudioDecoder:
-    """As above, of sound."""
-
-    def __init__(self, samples: np.ndarray, rate: int):
-        self._samples, self._rate = torch.from_numpy(samples), rate
-        self.metadata = SimpleNamespace(
-            sample_rate=rate, num_channels=len(samples), duration_seconds=samples.shape[1] / rate
-        )
-
-    def get_samples_played_in_range(self, start_seconds: float = 0.0, stop_seconds: float | None = None):
-        first = round(start_seconds * self._rate)
-        stop = None if stop_seconds is None else round(stop_seconds * self._rate)
-        return SimpleNamespace(data=self._samples[:, first:stop], sample_rate=self._rate, pts_seconds=start_seconds)
-
-    def get_all_samples(self):
-        return self.get_samples_played_in_range()
 
 
 READERS = {

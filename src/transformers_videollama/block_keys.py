@@ -24,7 +24,7 @@ BLOCK_OPTIONS = {
     "image": (),
     "video": (
         *("num_frames", "fps", "sampling", "start", "end", "do_sample_frames", "video_metadata"),
-        *("on_damage", "video_stream", "audio_stream", "downmix"),
+        *("on_damage", "decoder", "video_stream", "audio_stream", "downmix"),
     ),
     "audio": ("start", "end", "sampling_rate", "audio_stream", "downmix"),
 }
@@ -43,7 +43,6 @@ OF_SOURCES = ("url", "detail", "data", "format", "bytes", "path", "array", "samp
 
 _LOWER_BOUND = "there is no least number of frames; num_frames says how many, and a shorter video gives all it has"
 _PIXELS = "every image and frame is scaled to the one size of the model; leave it out"
-_PYAV = "PyAV decodes every video; leave it out"
 _OF_THE_CALL = "that is said for all items, with load_audio_from_video and add_timestamps of apply_chat_template"
 # Names of other libraries -> ours
 FOREIGN_NAMES = {
@@ -60,12 +59,12 @@ FOREIGN_NAMES = {
     **dict.fromkeys(("audio_track", "audio_language", "audio_index"), "audio_stream"),
     **dict.fromkeys(("video_track", "video_index"), "video_stream"),
     **dict.fromkeys(("sample_rate", "audio_sampling_rate"), "sampling_rate"),
+    **dict.fromkeys(("video_backend", "video_load_backend", "video_reader", "video_reader_backend"), "decoder"),
 }
 # Names of other libraries that have no counterpart -> why
 NO_COUNTERPART = {
     **dict.fromkeys(("min_frames", "min_num_frames", "fps_min", "min_fps"), _LOWER_BOUND),
     **dict.fromkeys(("min_pixels", "max_pixels", "total_pixels", "resized_height", "resized_width"), _PIXELS),
-    **dict.fromkeys(("decoder", "video_backend", "video_reader", "video_reader_backend"), _PYAV),
     "use_audio_in_video": _OF_THE_CALL,
 }
 # In blocks alone: common words, which can be variables of a chat template, and what a call can say

@@ -113,6 +113,11 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     add("--video-stream", type=_track, metavar="TRACK", help="take this track: its index in the file, or its language")
     add("--audio-stream", type=_track, metavar="TRACK", help="hear this track: its index in the file, or its language")
     add("--on-damage", choices=("raise", "skip"), help="skip frames that cannot be decoded (default: raise)")
+    add(
+        "--decoder",
+        choices=("pyav", "decord", "torchcodec"),
+        help="what decodes the frames of videos (default: the processor's, pyav)",
+    )
     add("--max-new-tokens", type=int, metavar="N", help="longest answer (default: the model's, 300)")
     add("--greedy", action="store_true", help="take the likeliest token instead of sampling")
     add("--device", help="cpu, cuda, cuda:1, ..., or auto to spread the model (default: cuda where there is one)")
@@ -241,7 +246,8 @@ class _Talk:
         options = {name: getattr(self.args, name) for name in ("start", "end", "audio_stream")}
         if kind == "audio":
             return {"type": kind, kind: load_sound(file, **options)}
-        options |= {name: getattr(self.args, name) for name in ("num_frames", "sampling", "video_stream", "on_damage")}
+        names = ("num_frames", "sampling", "video_stream", "on_damage", "decoder")
+        options |= {name: getattr(self.args, name) for name in names}
         return {"type": kind, kind: self.processor.video_processor.open_videos([file], **options)[0]}
 
     def talk(self) -> None:

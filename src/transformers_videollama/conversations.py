@@ -31,7 +31,7 @@ class OpenedMedia:
         self.video_processor = video_processor
         self.access = access.for_request()
         given = {**options, **options.get("videos_kwargs", {})}
-        names = (*SAMPLING_OPTIONS, "size", "do_resize", "model_max_frames")
+        names = (*SAMPLING_OPTIONS, "size", "do_resize", "model_max_frames", "device")
         self.video_options = {name: given[name] for name in names if name in given}
         # In the order of the videos; a check that each has one follows when all are processed
         self.video_metadata = iter(as_list_of_metadata(given["video_metadata"]) if "video_metadata" in given else ())

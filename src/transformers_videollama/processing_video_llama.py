@@ -171,10 +171,10 @@ class VideoLlamaProcessor(ProcessorMixin):
                 content is text or a list of blocks: `{"type": "text", "text": ...}`, and for "image", "video" and
                 "audio" `{"type": "image", "image": ...}`. `"path"` and `"url"` do as well; `load_image`, `load_video`
                 and `load_sound` say what a source can be. A video block may also hold `num_frames`, `fps`,
-                `sampling`, `start`, `end`, `video_stream`, `audio_stream`, `on_damage` and, for decoded frames,
-                `video_metadata` (`{"fps": ...}`); an audio block `start`, `end` and, for samples, `sampling_rate`. A
-                sound that stands right before a video is taken as the video's own. A block without a source is a bare
-                placeholder.
+                `sampling`, `start`, `end`, `video_stream`, `audio_stream`, `on_damage`, `decoder` and, for decoded
+                frames, `video_metadata` (`{"fps": ...}`); an audio block `start`, `end` and, for samples,
+                `sampling_rate`. A sound that stands right before a video is taken as the video's own. A block without
+                a source is a bare placeholder.
             chat_template (`str`, *optional*): The processor's own by default.
             tools, documents (`list`, *optional*): Given to the template, where those of this package have no use for
                 them.

@@ -31,7 +31,7 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from .image_processing_video_llama import PICTURE_SETTINGS, check_settings, check_sizes
-from .media import DEFAULT_NUM_FRAMES, MediaAccess, OnDamage, Sampling, Video, load_video
+from .media import DEFAULT_NUM_FRAMES, Decoder, MediaAccess, OnDamage, Sampling, Video, load_video
 from .media.checks import flag, optional, whole
 from .media.options import OPTIONS
 from .media.parallel import in_parallel
@@ -42,11 +42,12 @@ __all__ = ["VideoLlamaVideoProcessor", "VideoLlamaVideoProcessorKwargs"]
 
 # The options that choose the frames of a video, and its tracks
 SAMPLING_OPTIONS = ("num_frames", "fps", "sampling", "start", "end", "do_sample_frames")
-SAMPLING_OPTIONS += ("video_stream", "audio_stream", "on_damage")
+SAMPLING_OPTIONS += ("video_stream", "audio_stream", "on_damage", "decoder")
 
 SAMPLING_SETTINGS = {
     "num_frames": optional(OPTIONS["num_frames"]),
     "on_damage": OPTIONS["on_damage"],
+    "decoder": OPTIONS["decoder"],
     "fps": optional(OPTIONS["fps"]),
     "sampling": OPTIONS["sampling"],
     "do_sample_frames": flag,
@@ -70,6 +71,8 @@ class VideoLlamaVideoProcessorKwargs(VideosKwargs, total=False):
             of the file, or the language, such as "eng".
         on_damage (`str`, *optional*, defaults to "raise"): What happens to chosen frames that cannot be decoded:
             "raise", or "skip", which leaves them out with a warning that counts.
+        decoder (`str`, *optional*, defaults to "pyav"): What decodes the frames of video files: "pyav", "decord" or
+            "torchcodec", which decodes on `device`, by default on a GPU where there is one.
     """
 
     sampling: Sampling
@@ -80,6 +83,7 @@ class VideoLlamaVideoProcessorKwargs(VideosKwargs, total=False):
     video_stream: int | str | None
     audio_stream: int | str | None
     on_damage: OnDamage
+    decoder: Decoder
 
 
 class VideoLlamaVideoProcessor(BaseVideoProcessor):
@@ -104,6 +108,7 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
     fps = None
     sampling = "uniform"
     on_damage = "raise"
+    decoder = "pyav"
     model_max_frames = None
 
     def __init__(self, **kwargs: Unpack[VideoLlamaVideoProcessorKwargs]):
@@ -118,8 +123,8 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
                 or torch of shape `(T, H, W, 3)` or `(T, 3, H, W)`, a list of PIL images), or a loaded [`Video`]. In a
                 list, a path is a video, and a list of pictures is one video.
             kwargs: see [`VideoLlamaVideoProcessorKwargs`]: `num_frames`, `fps`, `sampling`, `start`, `end`,
-                `video_stream`, `audio_stream`, `on_damage`, `video_metadata` (`{"fps": ...}` for each video that is
-                given as frames), `return_tensors`, `return_metadata`, ...
+                `video_stream`, `audio_stream`, `on_damage`, `decoder`, `video_metadata` (`{"fps": ...}` for each video
+                that is given as frames), `return_tensors`, `return_metadata`, ...
 
         Returns:
             [`BatchFeature`]: `pixel_values_videos` (videos, T, 3, height, width), float32, and `video_frame_mask`
@@ -130,7 +135,7 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
         """
         names = (*SAMPLING_OPTIONS, "video_metadata", "access")
         opening = {name: kwargs.pop(name) for name in names if name in kwargs}
-        opening |= {name: kwargs.get(name) for name in ("size", "do_resize", "model_max_frames")}
+        opening |= {name: kwargs.get(name) for name in ("size", "do_resize", "model_max_frames", "device")}
         opened = self.open_videos(as_list_of_videos(videos), **opening)
         for video in opened:  # those that came opened, too
             check_frame_count(video.name, len(video.indices), opening["model_max_frames"] or self.model_max_frames)
@@ -153,11 +158,13 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
         video_stream: int | str | None = None,
         audio_stream: int | str | None = None,
         on_damage: OnDamage | None = None,
+        decoder: Decoder | None = None,
         video_metadata: Any = None,
         do_sample_frames: bool | None = None,
         size: Any = None,
         do_resize: bool | None = None,
         model_max_frames: int | None = None,
+        device: "str | torch.device | None" = None,
         generator: np.random.Generator | None = None,
         access: MediaAccess | None = None,
     ) -> list[Video]:
@@ -166,9 +173,10 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
 
         Args:
             sources (`list`): One entry for each video, whatever [`load_video`] takes.
-            num_frames, fps, sampling, start, end, video_stream, audio_stream, on_damage, video_metadata,
+            num_frames, fps, sampling, start, end, video_stream, audio_stream, on_damage, decoder, video_metadata,
                 do_sample_frames, size, do_resize (*optional*): As for `preprocess`; the processor's own by default.
             model_max_frames (`int`, *optional*): As the processor's own, which it is by default.
+            device (`str` or `torch.device`, *optional*): Where torchcodec decodes; other decoders do not read it.
             generator (`np.random.Generator`, *optional*): The generator that "headtail" draws from.
             access ([`MediaAccess`], *optional*): What may be opened, and how much work it may be; what
                 `restrict_media_access` has set for the process by default.
@@ -189,6 +197,7 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
         else:
             size = get_size_dict(dict(self.size if size is None else size))
             height_width = (size["height"], size["width"])
+        decoder = self.decoder if decoder is None else decoder
         load = partial(
             load_video,
             num_frames=num_frames,
@@ -199,6 +208,8 @@ class VideoLlamaVideoProcessor(BaseVideoProcessor):
             video_stream=video_stream,
             audio_stream=audio_stream,
             on_damage=self.on_damage if on_damage is None else on_damage,
+            decoder=decoder,
+            device=device if decoder == "torchcodec" else None,
             size=height_width,
             max_frames=self.model_max_frames if model_max_frames is None else model_max_frames,
             generator=generator,

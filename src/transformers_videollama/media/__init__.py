@@ -6,7 +6,7 @@ from typing import Any
 from .access import MediaAccess, media_access, restrict_media_access
 from .errors import MediaError
 from .images import load_image
-from .options import OnDamage
+from .options import Decoder, OnDamage
 from .sampling import DEFAULT_NUM_FRAMES, Sampling, sample_indices
 from .sound import Sound, load_sound
 from .video import Video, load_video, media_kind
@@ -15,6 +15,7 @@ from .workers import opening_in_workers
 
 __all__ = [
     "DEFAULT_NUM_FRAMES",
+    "Decoder",
     "MediaAccess",
     "MediaError",
     "OnDamage",

@@ -21,6 +21,9 @@ from .sources import MediaFile
 
 __all__ = ["FrameIndex", "FrameTimes", "Way", "frame_index_of", "packets_from"]
 
+# Seconds before a key frame that are sought, too: a transport stream is sought by times of decoding, which are
+# earlier, and gives the packets behind the place
+SEEK_EARLIER = (1, 10)
 SHOWN_IN_VP8 = 0x10  # bit of a frame's first byte (RFC 6386, 9.1); other frames are references alone
 
 
@@ -251,7 +254,7 @@ def _before(wanted: list[int], end: int) -> list[int]:
 
 def packets_from(container: Any, stream: Any, time: int | None, clock: str = "pts") -> Iterator[Any]:
     """
-    The packets from a key frame on; if a seek does not land before it, the file is read from its beginning.
+    The packets from a key frame on; if no seek lands before it, the file is read from its beginning.
 
     Args:
         time (`int`, *optional*): When the key frame is shown ("pts") or decoded ("dts"), in the stream's time base.
@@ -264,8 +267,12 @@ def packets_from(container: Any, stream: Any, time: int | None, clock: str = "pt
         rewind(container, stream)
         yield from container.demux(stream)
         return
-    for seek in (lambda: container.seek(time + delay, stream=stream), lambda: rewind(container, stream)):
-        seek()
+    earlier = [time + delay - round(seconds / stream.time_base) for seconds in SEEK_EARLIER]
+    for place in (time + delay, *(place for place in earlier if place > (stream.start_time or 0)), None):
+        if place is None:
+            rewind(container, stream)
+        else:
+            container.seek(place, stream=stream)
         packets = container.demux(stream)
         for packet in packets:
             at = getattr(packet, clock)

@@ -21,7 +21,7 @@ from .sound import sound_of
 from .sources import MediaFile
 
 
-__all__ = ["VideoFile", "open_video"]
+__all__ = ["MAX_THREADS", "VideoFile", "open_video"]
 
 MAX_THREADS = 4  # of a decoder: each holds some frames, of 12 MB at 4K
 logger = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ class VideoFile:
         total (`int`): How many frames are shown.
         fps (`float`, *optional*): How many are shown a second, on average.
         times ([`FrameTimes`], *optional*): When they are shown; `None` if the file does not say.
+        zero (`float`, *optional*): When the first is shown by the container, in seconds.
         sound ([`Sound`], *optional*)
     """
 
@@ -82,8 +83,8 @@ class VideoFile:
         self.fps = self._average_rate()
         if self.fps is None:
             self.times = None  # of a single frame, too, of which nobody says how long it is shown
-        zero = float(self.index.time(0) * stream.time_base) if self.index.has_times else None
-        self.sound = sound_of(container, file, zero=zero, stream=audio_stream, measured=self.index.sounds)
+        self.zero = float(self.index.time(0) * stream.time_base) if self.index.has_times else None
+        self.sound = sound_of(container, file, zero=self.zero, stream=audio_stream, measured=self.index.sounds)
         self.orientation = orientation_at_start(container, stream)
 
     def _average_rate(self) -> float | None:
@@ -96,6 +97,18 @@ class VideoFile:
         if not seconds:
             return float(declared) if declared else None
         return self.total / seconds
+
+    def first_frame(self) -> Any:
+        """
+        The first that can be decoded (`av.VideoFrame`): what it says of colours and orientation holds for the others.
+
+        Raises:
+            MediaError: if there is none.
+        """
+        way = self.index.way_to([0], 0)
+        for _, frame in self._decode(way, _Trust(way), self.access.deadline()):
+            return frame
+        raise MediaError("has no frame that can be decoded: the file is cut or damaged")
 
     def read(self, indices: Sequence[int]) -> dict[int, np.ndarray]:
         """

@@ -7,11 +7,12 @@ from typing import Any, Literal, get_args
 from .checks import Check, check_values, flag, number, one_of, several, whole
 
 
-__all__ = ["OPTIONS", "Downmix", "OnDamage", "Sampling", "check_options"]
+__all__ = ["OPTIONS", "Decoder", "Downmix", "OnDamage", "Sampling", "check_options"]
 
 Sampling = Literal["uniform", "headtail", "time"]
 OnDamage = Literal["raise", "skip"]
 Downmix = Literal["mean", "first"]
+Decoder = Literal["pyav", "decord", "torchcodec"]
 
 STREAM = Check(
     "the index of a stream (0, 1, ...) or its language ('eng')",
@@ -32,6 +33,7 @@ OPTIONS = {
     ),
     "timestamps": several(number(least=0)),
     "on_damage": one_of(*get_args(OnDamage)),
+    "decoder": one_of(*get_args(Decoder)),
     "video_stream": STREAM,
     "audio_stream": STREAM,
     "sampling_rate": whole(1),

@@ -9,7 +9,7 @@ from .containers import rewind
 from .errors import import_or_explain
 
 
-__all__ = ["Matrix", "filters_of", "matrix_of", "orientation_at_start"]
+__all__ = ["Matrix", "filters_of", "is_quarter_turn", "matrix_of", "orientation_at_start"]
 
 Matrix = tuple[float, float, float, float]  # a, b, c, d: the pixel (x, y) is shown at (a x + c y, b x + d y)
 SAME_ANGLE = math.radians(1)
@@ -21,8 +21,10 @@ SEI_DISPLAY_ORIENTATION = 47  # H.264 D.2.27, H.265 D.2.17
 
 def matrix_of(frame: Any) -> Matrix | None:
     """What a decoded frame, or the header of its file, says; `None` if neither says anything."""
+    av = import_or_explain("av.sidedata.sidedata", "av")
     try:
-        data = frame.side_data.get("DISPLAYMATRIX")
+        # Not frame.side_data: the frame would hold what holds it, and a film would lie in memory until they are found
+        data = av.SideDataContainer(frame).get("DISPLAYMATRIX")
     except ValueError:  # PyAV fails at kinds of side data that are newer than it; the angle it says even so
         angle = -math.radians(frame.rotation)
         return (math.cos(angle), math.sin(angle), -math.sin(angle), math.cos(angle)) if angle else None
@@ -44,6 +46,12 @@ def filters_of(matrix: Matrix | None) -> list[str]:
     if quarters % 2:
         return [f"transpose={TRANSPOSITIONS[int(math.copysign(1, c)), int(math.copysign(1, b))]}"]
     return ["hflip"] * (a < 0) + ["vflip"] * (d < 0)
+
+
+def is_quarter_turn(matrix: Matrix | None) -> bool:
+    """Whether a matrix turns by 0, 90, 180 or 270 degrees and does nothing else."""
+    filters = filters_of(matrix)
+    return filters in ([], ["hflip", "vflip"]) or filters[0] in ("transpose=clock", "transpose=cclock")
 
 
 def orientation_at_start(container: Any, stream: Any) -> Matrix | None:

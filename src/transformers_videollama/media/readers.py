@@ -18,8 +18,16 @@ from .images import ARRAYS, rgb_pixels
 from .objects import lock_of
 
 
-__all__ = ["ReaderFrames", "ReaderTimes", "given_samples", "kind_of_reader", "reader_of"]
+__all__ = [
+    "ReaderFrames",
+    "ReaderTimes",
+    "given_samples",
+    "kind_of_reader",
+    "reader_errors",
+    "reader_of",
+]
 
+Resample = Literal["bilinear", "bicubic"]
 _BATCH = 16  # frames that are asked for at once: they come in their own size
 
 
@@ -44,9 +52,10 @@ class ReaderTimes(Sequence[float]):
         if isinstance(number, slice):
             return [self[at] for at in range(*number.indices(len(self)))]
         number = range(len(self))[number]
-        return (self.end if number == self.total else self._shown(number)) - self._shown(0)
+        return (self.end if number == self.total else self.on_own_clock(number)) - self.on_own_clock(0)
 
-    def _shown(self, number: int) -> float:
+    def on_own_clock(self, number: int) -> float:
+        """When a frame is shown, in seconds on the reader's own clock."""
         if number not in self.known:
             self.known[number] = self.shown(number)
         return self.known[number]
@@ -60,6 +69,7 @@ class ReaderFrames:
         source: the reader.
         size (`tuple[int, int]`, *optional*): (height, width) that frames are scaled to.
         access ([`MediaAccess`])
+        resample (`str`, defaults to "bilinear"): The filter that scales them, with antialiasing; or "bicubic".
 
     Attributes:
         total (`int`), fps (`float`, *optional*), times ([`ReaderTimes`]), sound (`None`): as of a file.
@@ -67,46 +77,48 @@ class ReaderFrames:
 
     sound = None  # these readers have the pictures alone
 
-    def __init__(self, source: Any, size: tuple[int, int] | None, access: MediaAccess):
-        self.source, self.size, self.access = source, size, access
+    def __init__(
+        self, source: Any, size: tuple[int, int] | None, access: MediaAccess, resample: Resample = "bilinear"
+    ):
+        self.source, self.size, self.access, self.resample = source, size, access, resample
         with self._asking():
             self.total = len(source)
             self.name = f"{type(source).__name__} of {self.total} frames"
             self.fps, self.times = self._clock()
 
-    def read(self, indices: Sequence[int]) -> dict[int, np.ndarray]:
+    def read(self, indices: Sequence[int]) -> dict[int, Any]:
         """
         Args:
             indices (`Sequence[int]`): of frames.
 
         Returns:
-            `dict`: index -> pixels (height, width, 3), uint8.
+            `dict`: index -> pixels (height, width, 3), uint8: an array, or a tensor that stays on the GPU that decoded
+            it.
 
         Raises:
             MediaError: if the reader cannot read one of them.
         """
-        frames: dict[int, np.ndarray] = {}
+        frames: dict[int, Any] = {}
         wanted, deadline = sorted(set(indices)), self.access.deadline()
         for at in range(0, len(wanted), _BATCH):
             deadline.check()
             numbers = wanted[at : at + _BATCH]
             with self._asking():
-                pixels = rgb_pixels(self._frames(numbers))
+                pixels = _pixels_of(self._frames(numbers))
             if at == 0:
                 self.access.check_pixels(*pixels.shape[1:3])
                 self.access.take_bytes(len(wanted), *(self.size or pixels.shape[1:3]))
-            frames |= {number: self._scaled(frame) for number, frame in zip(numbers, pixels, strict=True)}
+            frames |= dict(zip(numbers, self._scaled(pixels), strict=True))
         return frames
 
-    def _scaled(self, frame: np.ndarray) -> np.ndarray:
-        if self.size in (None, frame.shape[:2]):
-            return frame
-        return np.asarray(Image.fromarray(frame).resize(self.size[::-1], Image.Resampling.BILINEAR))
+    def _scaled(self, pixels: Any) -> Any:
+        """(T, height, width, 3) -> T frames of the reader's size"""
+        return pixels if self.size in (None, tuple(pixels.shape[1:3])) else _scaled(pixels, self.size, self.resample)
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:
         """Readers are no work for two threads at once, and have errors of their own."""
-        with lock_of(self.source), _reader_errors():
+        with lock_of(self.source), reader_errors():
             yield
 
     def _clock(self) -> tuple[float | None, ReaderTimes]:
@@ -157,8 +169,10 @@ def kind_of_reader(source: Any) -> Literal["video", "audio"] | None:
     return "audio" if _reads_sound(source) or _holds_samples(source) else None
 
 
-def reader_of(source: Any, size: tuple[int, int] | None, access: MediaAccess) -> ReaderFrames | None:
-    """The frames of another library's reader of a video; `None` for anything else.
+def reader_of(
+    source: Any, size: tuple[int, int] | None, access: MediaAccess, resample: Resample = "bilinear"
+) -> ReaderFrames | None:
+    """The frames of another library's reader of a video, as of [`ReaderFrames`]; `None` for anything else.
 
     Raises:
         MediaError: for a reader without frames, or that fails.
@@ -166,7 +180,7 @@ def reader_of(source: Any, size: tuple[int, int] | None, access: MediaAccess) ->
     frames_class = _frames_class(source)
     if frames_class is None:
         return None
-    reader = frames_class(source, size, access)
+    reader = frames_class(source, size, access, resample)
     if reader.total < 1:
         raise MediaError(f"{reader.name}: has no frames")
     return reader
@@ -200,13 +214,13 @@ def given_samples(source: Any, access: MediaAccess) -> tuple[Any, int] | None:
             f"{type(source).__name__}: its samples are {num_bytes} bytes, more than {access.max_request_bytes} "
             "(max_request_bytes of MediaAccess); give its file"
         )
-    with lock_of(source), _reader_errors():
+    with lock_of(source), reader_errors():
         samples = source.get_all_samples()
     return samples.data, int(samples.sample_rate)
 
 
 @contextlib.contextmanager
-def _reader_errors() -> Iterator[None]:
+def reader_errors() -> Iterator[None]:
     """What readers raise, as a `MediaError`; decord's own class is there where its reader is."""
     own = getattr(sys.modules.get("decord"), "DECORDError", RuntimeError)
     try:
@@ -214,7 +228,29 @@ def _reader_errors() -> Iterator[None]:
     except MediaError:
         raise
     except (RuntimeError, ValueError, IndexError, OSError, own) as error:
-        raise MediaError(f"its reader fails: {error}") from error
+        first_line = str(error).partition("\n")[0]  # the trace of a library in C++ follows
+        raise MediaError(f"its reader fails: {first_line}") from error
+
+
+def _pixels_of(frames: Any) -> Any:
+    """uint8 RGB of shape (T, height, width, 3); what a GPU has decoded stays there."""
+    if isinstance(frames, np.ndarray) or frames.device.type == "cpu":
+        return rgb_pixels(frames)
+    frames = frames if frames.shape[-1] == 3 else frames.movedim(1, -1)
+    if str(frames.dtype) != "torch.uint8" or frames.shape[-1] != 3:
+        raise MediaError(f"got {frames.dtype} frames of shape {tuple(frames.shape)}, expected RGB in uint8")
+    return frames
+
+
+def _scaled(pixels: Any, size: tuple[int, int], resample: Resample) -> Any:
+    """uint8 (T, height, width, 3) -> T frames of another (height, width); those of a tensor stay where it is."""
+    if isinstance(pixels, np.ndarray):
+        resampling = Image.Resampling[resample.upper()]
+        return [np.asarray(Image.fromarray(frame).resize(size[::-1], resampling)) for frame in pixels]
+    from torchvision.transforms import InterpolationMode  # takes a second, and few need it
+    from torchvision.transforms.v2 import functional
+
+    return functional.resize(pixels.movedim(-1, 1), list(size), InterpolationMode(resample)).movedim(1, -1)
 
 
 def _frames_class(source: Any) -> type[ReaderFrames] | None:

@@ -1,7 +1,7 @@
 """Opens files, addresses, bytes and arrays and says what is in them: pixels, times, sound.
 
-PyAV decodes videos and sound, Pillow images. A cut or damaged file or a missing stream is a `MediaError`: never fewer
-frames or silence.
+PyAV decodes videos and sound, unless another decoder of videos is chosen, and Pillow images. A cut or damaged file or
+a missing stream is a `MediaError`: never fewer frames or silence.
 
 Limits: damage that a codec conceals without saying so is not seen.
 """
@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -19,16 +19,19 @@ from PIL import Image
 from .access import MediaAccess, access_for
 from .animations import Animation, is_animated_webp
 from .containers import is_cover_art, open_container
+from .decoders import default_device, open_video_with
 from .errors import MediaError, about
-from .frames import open_video
 from .images import ARRAYS, image_of, is_still, load_image, rgb_pixels
-from .options import OnDamage, check_options
+from .options import Decoder, OnDamage, check_options
 from .readers import ReaderFrames, kind_of_reader, reader_of
 from .sampling import Sampling, sample_indices, span_within
 from .sound import Sound
 from .sources import MediaFile, folder_of, local_file
 from .workers import in_worker
 
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Video", "check_frame_count", "load_video", "media_kind"]
 
@@ -40,7 +43,8 @@ class Video:
     """Decoded frames of a video and what is known about the rest of it.
 
     Attributes:
-        frames (`np.ndarray` of shape (T, height, width, 3), uint8): RGB.
+        frames (`np.ndarray` of shape (T, height, width, 3), uint8): RGB; a `torch.Tensor` of this shape on the GPU
+            that decoded them, where one did.
         indices (`tuple[int]` of length T): which frames of the video they are.
         timestamps (`tuple[float]` of length T, or `None`): when they are shown, in seconds after the first frame of
             the video, as the container says; of frames that come decoded, `index / fps`. `None` if it is not known.
@@ -50,7 +54,7 @@ class Video:
         name (`str`): its name in messages.
     """
 
-    frames: np.ndarray
+    frames: "np.ndarray | torch.Tensor"
     indices: tuple[int, ...]
     timestamps: tuple[float, ...] | None
     fps: float | None
@@ -60,8 +64,9 @@ class Video:
 
     def __post_init__(self):
         frames, times = self.frames, self.indices if self.timestamps is None else self.timestamps
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
-            raise MediaError(f"{self.name}: got frames {frames.dtype} {frames.shape}, expected uint8 (T, H, W, 3)")
+        dtype, shape = str(frames.dtype).removeprefix("torch."), tuple(frames.shape)
+        if dtype != "uint8" or len(shape) != 4 or shape[-1] != 3 or 0 in shape:
+            raise MediaError(f"{self.name}: got frames {dtype} {shape}, expected uint8 (T, H, W, 3)")
         if not len(frames) == len(self.indices) == len(times):
             raise MediaError(f"{self.name}: {len(frames)} frames, {len(self.indices)} indices, {len(times)} times")
         if (self.fps is None) != (self.timestamps is None):
@@ -71,7 +76,7 @@ class Video:
 
     def __repr__(self) -> str:
         return (
-            f"Video(name={self.name!r}, frames={self.frames.shape}, indices={self.indices}, fps={self.fps}, "
+            f"Video(name={self.name!r}, frames={tuple(self.frames.shape)}, indices={self.indices}, fps={self.fps}, "
             f"total_num_frames={self.total_num_frames}, sound={self.sound})"
         )
 
@@ -91,6 +96,8 @@ def load_video(
     video_stream: int | str | None = None,
     audio_stream: int | str | None = None,
     on_damage: OnDamage = "raise",
+    decoder: Decoder = "pyav",
+    device: "str | torch.device | None" = None,
     timeout: float | None = None,
     access: MediaAccess | None = None,
 ) -> Video:
@@ -114,6 +121,11 @@ def load_video(
             its streams, or the language, such as "eng". By default the one that FFmpeg's programs take.
         on_damage (`"raise"` or `"skip"`): whether a chosen frame that cannot be decoded is an error, or is left out
             with a warning that counts.
+        decoder (`"pyav"`, `"decord"` or `"torchcodec"`): what decodes the frames of a video file; what comes decoded,
+            and what Pillow decodes, takes none. Choice, times and sound of the frames are PyAV's with any of them. See
+            docs/media.md for where frames differ.
+        device (`str` or `torch.device`, *optional*): where torchcodec decodes; by default on a GPU where there is one,
+            but in the processes of a `DataLoader`. Frames of a GPU stay there, as a tensor.
         timeout (`float`, *optional*): seconds for a download; `download_timeout` of `access`, 60, by default.
         access (`MediaAccess`, *optional*): what may be opened, and how much work it may be; what
             `restrict_media_access` has set for the process by default.
@@ -121,12 +133,14 @@ def load_video(
     Raises:
         MediaError: the source, or a wanted frame of it, cannot be read.
         ValueError: an option has a value that it cannot have, or more than `max_frames` frames are asked for.
+        ImportError: the decoder is not installed; the message says what to install.
     """
     if isinstance(source, Video):
         return source
     given: dict[str, Any] = {"num_frames": num_frames, "fps": fps, "sampling": sampling, "start": start, "end": end}
     given |= {"video_fps": video_fps, "video_stream": video_stream, "audio_stream": audio_stream}
-    given = check_options({**given, "on_damage": on_damage})
+    given = check_options({**given, "on_damage": on_damage, "decoder": decoder})
+    given["device"] = default_device() if device is None and decoder == "torchcodec" else device
     if size is not None and not (len(size) == 2 and min(size) >= 1):
         raise ValueError(f"got size={size}, expected (height, width)")
     found = _frames_or_file(source, size, given["video_fps"], access_for(access, timeout).for_request())
@@ -166,7 +180,7 @@ def _read(
         indices = [index for index in indices if index in frames]
         timestamps = _times_of(indices, reader.times, rate)
         sound = reader.sound and _sound_of_span(reader.sound, start, end, reader.times)
-        pixels = np.stack([frames[index] for index in indices])
+        pixels = _stacked([frames[index] for index in indices])
     return Video(pixels, tuple(indices), timestamps, rate, reader.total, sound, found.name)
 
 
@@ -188,7 +202,8 @@ def _reader_of(found: Any, size: tuple[int, int] | None, given: dict[str, Any]) 
         return contextlib.nullcontext(frames)
     if is_animated_webp(found):
         return contextlib.nullcontext(Animation(found, size))
-    return open_video(found, size, **{name: given[name] for name in ("video_stream", "audio_stream", "on_damage")})
+    names = ("decoder", "device", "video_stream", "audio_stream", "on_damage")
+    return open_video_with(found, size, **{name: given[name] for name in names})
 
 
 def check_frame_count(name: str, count: int, most: int | None) -> None:
@@ -198,6 +213,14 @@ def check_frame_count(name: str, count: int, most: int | None) -> None:
             f"{name}: {count} frames are asked for, but the model takes at most {most}; ask for fewer, "
             "with num_frames, a lower fps, or start and end"
         )
+
+
+def _stacked(frames: list) -> "np.ndarray | torch.Tensor":
+    if isinstance(frames[0], np.ndarray):
+        return np.stack(frames)
+    import torch  # which nothing but a GPU's decoder needs here
+
+    return torch.stack(frames)
 
 
 def _times_of(indices: list[int], times: Sequence[float] | None, rate: float | None) -> tuple[float, ...] | None:
