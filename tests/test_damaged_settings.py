@@ -35,7 +35,7 @@ from transformers_videollama.cli import main
 
 NAN, INF = float("nan"), float("inf")
 NOT_COUNTS = (None, 0, -1, 1.5, NAN, INF, 10**9, "8", "x", [], {}, True)
-NOT_EPSILONS = (None, 0.0, -1e-6, 1.0, NAN, INF, "1e-6", [1e-6])
+NOT_EPSILONS = (None, 0.0, -1e-6, 1.5, NAN, INF, "1e-6", [1e-6])
 FEW = (0, 10**9, NAN)
 NOT_SHARES = (-0.1, 1.0, 2, NAN, INF, "0.1", [])
 NOT_FLAGS = (2, "true", [], 0.5)
@@ -157,7 +157,7 @@ PICTURES = {
     "crop_size": ({"height": 10**6, "width": 10**6}, "x", 0),
     "image_mean": ([], [0.5], [0.5] * 4, [NAN] * 3, [INF, 0, 0], ["a", "b", "c"], "x", [None] * 3, {}),
     "image_std": ([], [1.0], [1.0] * 4, [0.0] * 3, [1, 1, 0], [-1.0] * 3, [NAN] * 3, [INF] * 3, "x", [1e-30] * 3, {}),
-    "rescale_factor": (0, 0.0, -1, NAN, INF, 1e-30, 255, "1/255", [], {}),
+    "rescale_factor": (0, 0.0, -2, NAN, INF, 1e-30, 255, "1/255", [], {}),
     "resample": (-1, 6, 10**9, 1.5, "bicubic", [], {}),
     **dict.fromkeys(("do_resize", "do_rescale", "do_normalize", "do_convert_rgb"), (1, "false", "", [], 0.5, {})),
     "do_center_crop": ("no", 1),

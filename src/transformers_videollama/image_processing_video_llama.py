@@ -38,12 +38,16 @@ def _is_size(value: Any) -> bool:
 
 
 SIZE = Check(f"height and width, each from 1 to {MAX_SIDE}", _is_size)
+RESCALE = Check(
+    "a number from -1 to 1 that is not 0",  # the library's own tests set -1
+    lambda value: number(least=-1, most=1).accepts(value) and abs(value) >= 1e-6,
+)
 SIZES = ("crop_size", "pad_size")
 PICTURE_SETTINGS = {
     "size": SIZE,
     **dict.fromkeys(SIZES, optional(SIZE)),
     "resample": whole(0, 5),
-    "rescale_factor": number(least=1e-6, most=1),
+    "rescale_factor": RESCALE,
     "image_mean": several(number(least=-1e4, most=1e4), 3),
     "image_std": several(number(least=1e-4, most=1e4), 3),
     # None is no, as in the library

@@ -247,10 +247,11 @@ def _scaled(pixels: Any, size: tuple[int, int], resample: Resample) -> Any:
     if isinstance(pixels, np.ndarray):
         resampling = Image.Resampling[resample.upper()]
         return [np.asarray(Image.fromarray(frame).resize(size[::-1], resampling)) for frame in pixels]
-    from torchvision.transforms import InterpolationMode  # takes a second, and few need it
-    from torchvision.transforms.v2 import functional
+    import torch  # which media do without otherwise
 
-    return functional.resize(pixels.movedim(-1, 1), list(size), InterpolationMode(resample)).movedim(1, -1)
+    planes = (frame.movedim(-1, 0)[None].float() for frame in pixels)  # one by one: floats take four times the memory
+    scaled = [torch.nn.functional.interpolate(plane, size, mode=resample, antialias=True)[0] for plane in planes]
+    return [frame.round().clamp(0, 255).to(pixels.dtype).movedim(0, -1) for frame in scaled]
 
 
 def _frames_class(source: Any) -> type[ReaderFrames] | None:
