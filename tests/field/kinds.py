@@ -137,8 +137,8 @@ def offsets() -> dict[str, Kind]:
     for at in (-2.0, -0.3, 0.3, 3.0):
         for name in ("mkv", "webm", "recorder webm", "flv", "mpg", "vob", "ts", "m2ts", "wmv", "nut"):
             kinds[f"{name}, sound at {at}"] = usual(name, sound_at=at)
-        if at > 0:  # Ogg counts from 0
-            kinds[f"ogv, sound at {at}"] = usual("ogv", sound_at=at)
+        # Ogg counts from 0
+        kinds[f"ogv, sound at {at}"] = usual("ogv", sound_at=at, begins_at=max(-at, 0.0))
         for name in ("mp4", "mov", "fragmented mp4"):
             # The encoder's own samples are hidden by an edit list, which is there for sound that begins at 0
             delay = AAC_DELAY if CONTAINERS[name].sound == "aac" and at > 0 else 0.0
