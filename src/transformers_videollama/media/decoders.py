@@ -142,7 +142,7 @@ def _torchcodec_reader(video: VideoFile, file: MediaFile, device: "str | torch.d
         stream_index=video.stream.index,
         dimension_order="NHWC",
         num_ffmpeg_threads=_num_threads(),
-        device=default_device() if device is None else device,
+        device=device,
     )
 
 
