@@ -35,6 +35,7 @@ from transformers_videollama.training import (
     AugmentedDataset,
     BranchCheckpointCallback,
     EpochCallback,
+    UnreadableRowsCallback,
     last_checkpoint,
     load_branch,
     load_features,
@@ -66,6 +67,10 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
     options.add_argument("--branch-from", help="a trained branch to begin with, such as that of the stage before")
     options.add_argument("--lora", action="store_true", help="train adapters of the language model, too")
     options.add_argument("--load-in-4bit", action="store_true", help="quantise the language model; needs --lora")
+    options.add_argument("--max-unreadable", type=int, default=100, help="rows that may be left out (%(default)s)")
+    options.add_argument(
+        "--max-unreadable-share", type=float, default=0.05, help="the share of rows that may (%(default)s)"
+    )
     options.add_argument("--resume", action="store_true", help="go on from the newest complete checkpoint")
     if "activation_checkpointing" not in names:  # transformers before 5.24 has it under its older name alone
         older = {"dest": "gradient_checkpointing", "action": "store_true", "default": None}
@@ -91,12 +96,33 @@ def load_model(args: argparse.Namespace, arguments: TrainingArguments) -> torch.
     return model
 
 
+def sentence(error: Exception) -> str:
+    """An error in one line. That of a process that loads data comes as its traceback, with the error at the end."""
+    text = str(error).strip()
+    if "Original Traceback" in text:
+        text = text.splitlines()[-1].partition(": ")[2]
+    return " ".join(text.split())
+
+
 def main(argv: list[str] | None = None) -> None:
     args, given = parse(argv)
+    try:
+        train(args, given)
+    except (OSError, ValueError) as error:  # files, rows and settings that cannot be used
+        raise SystemExit(f"train.py: {sentence(error)}") from error
+
+
+def train(args: argparse.Namespace, given: dict) -> None:
     stage = STAGES[args.stage]
     # Before the model: it may have to be loaded in shares, by what is set up here
     arguments = stage.training_arguments(given.pop("output_dir", f"runs/{stage.name}"), **given)
-    processor = AutoProcessor.from_pretrained(args.model)
+    try:
+        processor = AutoProcessor.from_pretrained(args.model)
+    except (OSError, ValueError) as error:  # the library does not always say of what
+        raise ValueError(f"the model {args.model} cannot be loaded: {error}") from error
+    collator = stage.collator(
+        processor, max_unreadable=args.max_unreadable, max_unreadable_share=args.max_unreadable_share
+    )
     model = load_model(args, arguments)
     if args.features:
         rows = load_features(args.features, model, processor)
@@ -104,12 +130,13 @@ def main(argv: list[str] | None = None) -> None:
         rows = load_messages(args.data, format=args.format, media_dir=args.media_dir)
     if args.lora:
         model = get_peft_model(model, stage.lora_config())
+    saving = [] if args.lora else [BranchCheckpointCallback()]  # PEFT saves what trains
     trainer = Trainer(
         model,
         arguments,
-        data_collator=stage.collator(processor),
+        data_collator=collator,
         train_dataset=AugmentedDataset(rows, seed=arguments.seed),
-        callbacks=[EpochCallback(), *([] if args.lora else [BranchCheckpointCallback()])],  # PEFT saves what trains
+        callbacks=[EpochCallback(), UnreadableRowsCallback(collator), *saving],
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(arguments.output_dir) if args.resume else None)
     if args.lora:

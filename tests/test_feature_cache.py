@@ -225,7 +225,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(tmp_path, caplog, media, 
     path = tmp_path / "many.json"
     rows = [*(row(name, "A ball") for name in ("long.mp4", "short.mp4", "absent.mp4")), row("a.png", "N")] * 12
     path.write_text(json.dumps(rows))
-    options = ["--media-dir", str(media), "--shard-size", "2"]
+    options = ["--media-dir", str(media), "--shard-size", "2", "--max-unreadable-share", "0.25"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     arguments = ["precompute", str(path), str(killed), "--model", str(checkpoint), *options]
     process = subprocess.Popen(

@@ -245,8 +245,9 @@ def test_best_checkpoint_is_loaded_at_the_end(checkpoint, tmp_path):
 
 def test_step_without_a_readable_sample_decays_and_does_nothing_else(checkpoint, tmp_path):
     broken = {"role": "user", "content": [{"type": "video", "path": str(tmp_path / "missing.mp4")}]}
-    rows = [{"messages": [broken, {"role": "assistant", "content": "a"}]}] * 4
-    trainer = make_trainer(checkpoint, tmp_path / "run", rows=rows, max_steps=1, warmup_steps=0)
+    rows = [{"messages": [broken, {"role": "assistant", "content": "a"}]}] * 2  # more would end the run
+    options = {"max_steps": 1, "warmup_steps": 0, "per_device_train_batch_size": 2}
+    trainer = make_trainer(checkpoint, tmp_path / "run", rows=rows, **options)
     before = parameters(trainer.model)
     trainer.train()
     assert logged(tmp_path / "run") == [0.0]
@@ -306,6 +307,50 @@ def test_example_trains_from_features(run_example, checkpoint, tmp_path):
     for clip in tmp_path.glob("*.mp4"):
         clip.unlink()
     assert run_example("--max_steps", "1", source=("--features", str(folder)))[1] == [1]
+
+
+@pytest.mark.parametrize("count", (1, 30))
+@pytest.mark.parametrize("workers", ("0", "2"))
+def test_example_ends_where_no_row_can_be_read(run_example, tmp_path, count, workers):
+    """Whether many rows say so at once or a single one in the end, with the reason, and without a branch."""
+    shown = {"role": "user", "content": [{"type": "video", "path": "absent.mp4"}]}
+    data = tmp_path / "absent.json"
+    data.write_text(json.dumps([{"messages": [shown, {"role": "assistant", "content": "A ball."}]}] * count))
+    options = ("--num_train_epochs", "3", "--dataloader_num_workers", workers, "--save_strategy", "no")
+    samples = "all 1" if count == 1 else "[0-9] of [0-9]"
+    expected = rf"^train.py: {samples} samples could not be used[^\n]*absent.mp4: does not"
+    with pytest.raises(SystemExit, match=expected):
+        run_example(*options, source=("--data", str(data)))
+    assert not (tmp_path / "run" / "branch.safetensors").exists()
+
+
+@pytest.mark.parametrize(("share", "ends"), (("0.05", True), ("0.5", False)))
+def test_example_ends_after_an_epoch_with_too_large_a_share_of_unreadable_rows(run_example, tmp_path, share, ends):
+    rows = json.loads((tmp_path / "chats.json").read_text())
+    absent = {"role": "user", "content": [{"type": "video", "path": "absent.mp4"}]}
+    (tmp_path / "chats.json").write_text(json.dumps([*rows, {"messages": [absent, rows[0]["messages"][1]]}]))
+    options = ("--num_train_epochs", "1", "--max-unreadable-share", share)
+    if ends:
+        with pytest.raises(SystemExit, match=r"1 of 3 samples could not be used, more than max_unreadable_share=0.05"):
+            run_example(*options)
+    else:
+        assert run_example(*options)[0] == {"branch.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("options", "source", "message"),
+    (
+        ((), ("--data", "absent.json"), r"No such file or directory: '.*absent\.json'"),
+        ((), ("--features", "absent"), r"absent has no features\.json; videollama precompute writes one"),
+        (("--model", "absent"), None, "absent"),
+        (("--branch-from", "absent.safetensors"), None, r"absent\.safetensors"),
+        (("--max-unreadable-share", "5"), None, "max_unreadable_share=5.0, expected a number of rows, and a share"),
+    ),
+)
+def test_example_says_in_one_line_what_is_wrong(run_example, options, source, message):
+    with pytest.raises(SystemExit, match=rf"^train.py: .*{message}") as caught:
+        run_example("--max_steps", "1", *options, **({} if source is None else {"source": source}))
+    assert "\n" not in str(caught.value)
 
 
 def test_example_refuses_quantised_training_without_adapters(run_example, capsys):

@@ -185,6 +185,13 @@ def _add_precompute_options(command: argparse.ArgumentParser) -> None:
         "--max-unreadable", type=int, default=100, metavar="N", help="rows that may be left out (default: %(default)s)"
     )
     add(
+        "--max-unreadable-share",
+        type=float,
+        default=0.05,
+        metavar="SHARE",
+        help="share of the rows that may be left out, in addition to five rows (default: %(default)s)",
+    )
+    add(
         "--media-workers",
         type=int,
         default=1,

@@ -212,7 +212,7 @@ class VideoLlamaProcessor(ProcessorMixin):
         opened = self._opened_media(options, load_audio_from_video, add_timestamps, access)
         prompts, answer_spans = self._render(
             opened.open_conversations(conversations),
-            self._template(chat_template),
+            self.named_template(chat_template),
             tools=tools,
             documents=documents,
             add_generation_prompt=add_generation_prompt,
@@ -451,7 +451,18 @@ class VideoLlamaProcessor(ProcessorMixin):
             raise ValueError(f"the chat template refuses the conversation: {error}") from error
         return rendered
 
-    def _template(self, chat_template: str | None) -> str:
+    def named_template(self, chat_template: str | None) -> str:
+        """
+        Args:
+            chat_template (`str`, *optional*): The name of one of the processor's templates, the default one for
+                `None`, or a template itself.
+
+        Returns:
+            `str`, the Jinja template.
+
+        Raises:
+            ValueError: if the processor has none of that name.
+        """
         named = self.chat_template if isinstance(self.chat_template, dict) else {"default": self.chat_template}
         template = named.get(chat_template or "default", chat_template)
         if template is None:

@@ -12,6 +12,7 @@ from .datasets import DATASET_FORMATS, DatasetError, load_messages, mix
 from .feature_cache import FeatureCacheError, FeatureDataset, load_features
 from .precompute import precompute
 from .stages import STAGES, TrainingStage, prepare_for_stage
+from .unreadable import UnreadableDataError, UnreadableRowsCallback
 
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "FeatureCacheError",
     "FeatureDataset",
     "TrainingStage",
+    "UnreadableDataError",
+    "UnreadableRowsCallback",
     "VideoLlamaDataCollator",
     "last_checkpoint",
     "load_branch",

@@ -1,13 +1,13 @@
 """Chat messages -> batches to train on: the loss is on the answers alone."""
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers.utils import logging
 
 from ..chat_templates import load_chat_template
 from ..media import Video, load_image
@@ -15,21 +15,22 @@ from ..messages import ITEM_ARGUMENTS, MEDIA_ARGUMENTS, MEDIA_INPUTS, SOURCE_KEY
 from ..processing_video_llama import VideoLlamaProcessor
 from ..video_processing_video_llama import SAMPLING_OPTIONS
 from .augmentation import random_crop
+from .unreadable import UnreadableRows
 
 
 __all__ = ["VideoLlamaDataCollator"]
 
-logger = logging.get_logger(__name__)
-
 IGNORE_INDEX = -100  # of the library's losses
 CAPTION_END = "###"  # the original's end symbol of pre-training, whatever the language model
+ANSWER_MARK = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
+TEMPLATE_COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
 
 
 class VideoLlamaDataCollator:
     """
     Makes a batch of rows `{"messages": [...]}`, which have the form that [`~VideoLlamaProcessor.apply_chat_template`]
     takes. A row that cannot be used, such as one whose file is damaged, is left out of its batch and logged with the
-    reason. Training stops after `max_unreadable` of them. Rows of an [`AugmentedDataset`] get the random frames and
+    reason. Training stops when there are too many of them. Rows of an [`AugmentedDataset`] get the random frames and
     the random crop of training; others get the frames of inference.
 
     Every batch runs every branch of `branches`, which training with sharded parameters needs: a batch that has no
@@ -49,9 +50,13 @@ class VideoLlamaDataCollator:
         max_length (`int`, *optional*): Tokens of a row; a longer row is cut at its end.
         max_unreadable (`int`, defaults to 100): Rows that may be left out. Processes that load data for one training
             process count together, training processes apart.
+        max_unreadable_share (`float`, defaults to 0.05): The share of rows that may be left out, from 0 to 1. A call
+            allows five more, since a few rows say little about a share; an [`UnreadableRowsCallback`] does not.
 
     Raises:
-        ValueError: on a call, when more than `max_unreadable` rows were left out; the message has the last reason.
+        ValueError: for a chat template that marks no answers, and options that cannot have their values.
+        UnreadableDataError (a `ValueError`): on a call, when more rows were left out; the message has the last
+            reasons.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class VideoLlamaDataCollator:
         branches: Sequence[Literal["video", "audio"]] = ("video",),
         max_length: int | None = None,
         max_unreadable: int = 100,
+        max_unreadable_share: float = 0.05,
     ):
         if text not in ("chat", "caption"):
             raise ValueError(f'text must be "chat" or "caption", got {text!r}')
@@ -79,8 +85,9 @@ class VideoLlamaDataCollator:
         self.add_timestamps = add_timestamps
         self.branches = tuple(branches)
         self.max_length = max_length
-        self.max_unreadable = max_unreadable
-        self.num_left_out = torch.zeros((), dtype=torch.long).share_memory_()  # one count for all workers
+        self.unreadable = UnreadableRows(max_unreadable, max_unreadable_share)
+        if text == "chat":
+            self._check_template()
 
     def __call__(self, examples: Sequence[Mapping]) -> dict[str, torch.Tensor]:
         """
@@ -97,7 +104,9 @@ class VideoLlamaDataCollator:
             try:
                 rows.append(self.encode(example))
             except ValueError as error:  # MediaError is one
-                self.leave_out(error)
+                self.unreadable.leave_out(error)
+            else:
+                self.unreadable.read()
         rows.extend(self._blank_row(branch) for branch in self.branches if not _runs(branch, rows))
         return self._batch(rows)
 
@@ -120,6 +129,16 @@ class VideoLlamaDataCollator:
         if not (row["labels"] != IGNORE_INDEX).any():
             raise ValueError("the conversation has no answer to learn from within max_length")
         return row
+
+    def _check_template(self) -> None:
+        """Without marks no token would have a loss."""
+        template = self.processor.named_template(self.chat_template)
+        if not ANSWER_MARK.search(TEMPLATE_COMMENT.sub("", template)):
+            raise ValueError(
+                "the chat template does not mark the answers, so that there is nothing to learn; put {% generation %} "
+                "before what it writes for the content of an assistant's message and {% endgeneration %} behind its "
+                "end symbol, as in {% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
+            )
 
     def _encode_chat(self, messages: list[dict]) -> dict[str, Any]:
         inputs = self._apply_template(messages, self.chat_template, return_assistant_tokens_mask=True)
@@ -214,17 +233,6 @@ class VideoLlamaDataCollator:
                 f"the conversation has {len(row['input_ids'])} tokens, and items beyond max_length={self.max_length}"
             )
         row |= {name: row[name][: self.max_length] for name in ("input_ids", "labels")}
-
-    def leave_out(self, error: ValueError) -> None:
-        """Logs why a row is left out, and counts it."""
-        self.num_left_out += 1
-        count = int(self.num_left_out)
-        logger.warning(f"left out a sample ({count} so far, at most {self.max_unreadable}): {error}")
-        if count > self.max_unreadable:
-            raise ValueError(
-                f"{count} samples could not be used, more than max_unreadable={self.max_unreadable}; the last one: "
-                f"{error}"
-            ) from error
 
     def _blank_row(self, branch: str) -> dict[str, torch.Tensor]:
         """A blank item of one step for a branch, and no loss."""

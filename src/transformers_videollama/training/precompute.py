@@ -43,6 +43,7 @@ def precompute(
     device: str | None = None,
     dtype: str = "float32",
     max_unreadable: int = 100,
+    max_unreadable_share: float = 0.05,
     media_workers: int = 1,
 ) -> FeatureCache:
     """
@@ -61,6 +62,7 @@ def precompute(
         device (`str`, *optional*): By default CUDA if there is one.
         dtype (`str`, defaults to "float32"): "float32", "bfloat16" or "float16", of weights and features.
         max_unreadable (`int`, defaults to 100): Rows that may be left out because they cannot be read.
+        max_unreadable_share (`float`, defaults to 0.05): The share of rows that may, in addition to five.
         media_workers (`int`, defaults to 1): Processes that each process opens media in, so that a file over which a
             decoder crashes is one unreadable row; with 0 it opens them itself.
 
@@ -94,10 +96,11 @@ def precompute(
         chat_template=ITEMS_TEMPLATE,
         frames_as_sound=branch == "audio",
         max_unreadable=max_unreadable,
+        max_unreadable_share=max_unreadable_share,
     )
-    collator.num_left_out += len(cache.unreadable())
     job = _Job(cache, cache.missing_shards(), collator, model, batch_size, device, media_workers)
     num_missing = sum(len(cache.shard_rows(shard)) for shard in job.shards)
+    collator.unreadable.go_on(len(rows) - num_missing, list(cache.unreadable().values()))
     with tqdm(total=len(rows), initial=len(rows) - num_missing, unit="row", desc="features") as bar:
         if min(processes, len(job.shards)) <= 1:
             job.compute(0, 1, encoders, bar.update)
@@ -132,8 +135,10 @@ class _Job:
             try:
                 batches.add(_row_items(row, rows[row], self.collator))
             except ValueError as error:  # MediaError is one
-                self.collator.leave_out(error)
+                self.collator.unreadable.leave_out(error)
                 unreadable[row] = str(error)
+            else:
+                self.collator.unreadable.read()
             advance(1)
         self.cache.write_shard(shard, batches.finish(), unreadable)
 
