@@ -252,8 +252,8 @@ BAD_ROWS = [
     ("messages", own({"type": "pdf", "path": "a"}), "the type 'pdf', expected one of text, image, video, audio"),
     (
         "messages",
-        own({"type": "video", "path": "a", "start": 1}),
-        r"block 0 has the keys \['start'\], of which nothing",
+        own({"type": "audio", "path": "a", "sampling_rate": 8000}),
+        r"block 0 has the keys \['sampling_rate'\], of which nothing",
     ),
     (
         "messages",

@@ -17,7 +17,7 @@ Decoder = Literal["pyav", "decord", "torchcodec"]
 STREAM = Check(
     "the index of a stream (0, 1, ...) or its language ('eng')",
     lambda value: whole(0).accepts(value) or (isinstance(value, str) and bool(value.strip())),
-    lambda value: value if isinstance(value, str) else int(value),
+    lambda value: int(value) if not isinstance(value, str) or value.isdecimal() else value,
 )
 OPTIONS = {
     "num_frames": whole(1),

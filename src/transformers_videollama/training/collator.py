@@ -15,6 +15,7 @@ from ..messages import ITEM_ARGUMENTS, MEDIA_ARGUMENTS, MEDIA_INPUTS, SOURCE_KEY
 from ..processing_video_llama import VideoLlamaProcessor
 from ..video_processing_video_llama import SAMPLING_OPTIONS
 from .augmentation import random_crop
+from .media_columns import messages_of
 from .unreadable import UnreadableRows
 
 
@@ -29,9 +30,10 @@ TEMPLATE_COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
 class VideoLlamaDataCollator:
     """
     Makes a batch of rows `{"messages": [...]}`, which have the form that [`~VideoLlamaProcessor.apply_chat_template`]
-    takes. A row that cannot be used, such as one whose file is damaged, is left out of its batch and logged with the
-    reason. Training stops when there are too many of them. Rows of an [`AugmentedDataset`] get the random frames and
-    the random crop of training; others get the frames of inference.
+    takes, or media in columns, as [`load_messages`] reads them. A row that cannot be used, such as one whose file is
+    damaged, is left out of its batch and logged with the reason. Training stops when there are too many of them. Rows
+    of an [`AugmentedDataset`] get the random frames and the random crop of training; others get the frames of
+    inference.
 
     Every batch runs every branch of `branches`, which training with sharded parameters needs: a batch that has no
     item for one gets a further row, of a blank item, that has no loss.
@@ -180,12 +182,12 @@ class VideoLlamaDataCollator:
 
     def _open(self, example: Mapping) -> list[dict]:
         """The conversation with its images and videos opened, and augmented if the row says so."""
-        if "messages" not in example:
+        if "messages" not in example and "conversations" not in example:
             raise ValueError(f"a row must have the column 'messages', got {sorted(example)}")
         seed = example.get("augmentation_seed")
         draw = None if seed is None else np.random.default_rng(seed)
         opened = []
-        for i, message in enumerate(example["messages"]):
+        for i, message in enumerate(messages_of(example)):
             parsed = parse_message(message, f"message {i}")
             content = parsed.content
             if not isinstance(content, str):

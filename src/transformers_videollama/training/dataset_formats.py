@@ -7,13 +7,17 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TextIO
 
+from ..block_keys import BLOCK_OPTIONS
 from ..media.sources import is_address
 from ..messages import SOURCE_KEYS, Block, parse_message
+from .media_columns import messages_of
 
 
-__all__ = ["DATASET_FORMATS", "DatasetError", "read_rows"]
+__all__ = ["DATASET_FORMATS", "DatasetError", "OF_DECODED_MEDIA", "read_rows"]
 
 ROLES = ("system", "user", "assistant")
+# Options of media that come decoded, which no file of rows can hold
+OF_DECODED_MEDIA = ("video_metadata", "sampling_rate")
 MARKER = "<image>"  # the place of the picture in LLaVA's instructions
 
 _PIECE = 1 << 16  # characters of a JSON file that are read at once, at least
@@ -149,7 +153,7 @@ class _JsonReader:
 
 
 def _own(item: Mapping, media_dir: str) -> list[dict]:
-    messages = [_own_message(message, i, media_dir) for i, message in enumerate(_list(item, "messages"))]
+    messages = [_own_message(message, i, media_dir) for i, message in enumerate(messages_of(item))]
     if not any(message["role"] == "assistant" for message in messages):
         raise ValueError("has no message with the role 'assistant', so there is nothing to learn; leave the row out")
     return messages
@@ -179,13 +183,20 @@ def _own_block(block: Block, where: str, media_dir: str) -> dict:
     if not block.is_item:
         raise ValueError(f"{where} has the type {block.kind!r}, expected one of text, {', '.join(SOURCE_KEYS)}")
     source, known = block.source, SOURCE_KEYS[block.kind]
-    _check_keys(block.fields, known, where)
+    options = tuple(name for name in BLOCK_OPTIONS[block.kind] if name not in OF_DECODED_MEDIA)
+    _check_keys(block.fields, (*known, *options), where)
     if len(block.source_keys) != 1 or not isinstance(source, str) or not source:
         raise ValueError(
             f"{where} has the sources {_shown(list(block.source_keys))}, the first of them {_shown(source)}; expected "
             f"one path or address under one of {', '.join(known)}"
         )
-    return _medium(block.kind, source if is_address(source) else os.path.join(media_dir, os.path.expanduser(source)))
+    path = source if is_address(source) else os.path.join(media_dir, os.path.expanduser(source))
+    return {**_medium(block.kind, path), **{name: _in_column(name, value) for name, value in block.fields.items()}}
+
+
+def _in_column(name: str, value: Any) -> Any:
+    """Arrow has one type for a column, so that the index of a track is written as its language would be."""
+    return str(value) if name.endswith("_stream") else value
 
 
 def _webvid(item: Mapping, media_dir: str) -> list[dict]:

@@ -8,13 +8,16 @@ import functools
 import hashlib
 import itertools
 import math
+import mmap
 import os
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import ConcatDataset, Subset
 
 from .dataset_formats import DATASET_FORMATS, DatasetError, read_rows
+from .media_columns import COLUMNS
 
 
 if TYPE_CHECKING:
@@ -23,7 +26,16 @@ if TYPE_CHECKING:
 __all__ = ["DATASET_FORMATS", "DatasetError", "file_checksum", "import_datasets", "load_messages", "mix"]
 
 # Part of the key under which `datasets` keeps what was read; to be raised when the same file gives other rows
-READER_VERSION = 1
+READER_VERSION = 2
+# The options of media -> their types in Arrow. Rows have these columns if their file has any of the options.
+OPTION_TYPES = {
+    **dict.fromkeys(("start", "end", "fps"), "float64"),
+    **dict.fromkeys(("num_frames",), "int64"),
+    **dict.fromkeys(("do_sample_frames",), "bool"),
+    **dict.fromkeys(("sampling", "on_damage", "decoder", "downmix", "video_stream", "audio_stream"), "string"),
+}
+# The name of an option in JSON, or of anything that is written with escapes
+OPTION_IN_JSON = re.compile(rb'"(?:%s)"|\\u00[2-7]' % "|".join(OPTION_TYPES).encode())
 
 
 def load_messages(
@@ -44,7 +56,12 @@ def load_messages(
     | "videochat" | JSON array of `{"video", "QA": [{"q", "a"}]}` | `{media_dir}/{video}` |
 
     - "messages": the content is text or a list of blocks as the processor takes them, with the source under one of
-      its names (`path`, `url`, `video`, ...). An absolute path or an address stays as it is.
+      its names (`path`, `url`, `video`, ...). An absolute path or an address stays as it is. Options such as `start`
+      and `end` mean what they mean to the processor; blocks then have a key for each option, with `None` where it is
+      not given.
+    - "messages" in LLaMA-Factory's form: `messages` or `conversations` (`{"from", "value"}`), perhaps `system`, and
+      the columns `images`, `videos`, `audios`, with `<image>`, `<video>`, `<audio>` in the text for each of them. A
+      row whose media would not be read is an error.
     - Captions: the user shows the medium and says nothing; the assistant says the caption.
     - Instructions: the medium stands in the first question, where the marker `<image>` is, else before the text. The
       instruction `i` of a "videochat" row becomes its system message.
@@ -81,7 +98,9 @@ def load_messages(
         "version": READER_VERSION,
     }
     try:
-        return datasets.Dataset.from_generator(_rows, features=_features(), gen_kwargs=key)
+        return datasets.Dataset.from_generator(
+            _rows, features=_features(options=format == "messages" and _has_options(path)), gen_kwargs=key
+        )
     except datasets.exceptions.DatasetGenerationError as error:
         if isinstance(error.__cause__, DatasetError):
             raise error.__cause__ from None
@@ -122,7 +141,8 @@ def mix(datasets: Sequence, ratios: Sequence[float], *, seed: int = 0) -> Any:
         stopping_strategy="all_exhausted",
     )
     if all(isinstance(dataset, arrow.Dataset) for dataset in datasets):
-        return draw([_unified(dataset, i) for i, dataset in enumerate(datasets)])
+        options = any(dataset.features == _features(options=True) for dataset in datasets)
+        return draw([_unified(dataset, i, _features(options=options)) for i, dataset in enumerate(datasets)])
     joined: ConcatDataset = ConcatDataset(datasets)
     starts = [0, *joined.cumulative_sizes]
     numbers = [arrow.Dataset.from_dict({"row": range(*span)}) for span in itertools.pairwise(starts)]
@@ -149,18 +169,32 @@ def import_datasets() -> Any:
     return datasets
 
 
-def _features() -> "Features":
+def _has_options(path: str) -> bool:
+    with open(path, "rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return False
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return OPTION_IN_JSON.search(content) is not None
+
+
+def _features(*, options: bool) -> "Features":
     datasets = import_datasets()
     text = datasets.Value("string")
     block = {"type": text, "text": text, "path": text}
+    if options:
+        block |= {name: datasets.Value(kind) for name, kind in OPTION_TYPES.items()}
     return datasets.Features({"messages": [{"role": text, "content": [block]}]})
 
 
-def _unified(dataset: "Dataset", index: int) -> "Dataset":
-    """The dataset with the column `messages` alone, in the types of `load_messages`."""
-    features = _features()
+def _unified(dataset: "Dataset", index: int, features: "Features") -> "Dataset":
+    """The dataset with the column `messages` alone, in these types."""
     if "messages" not in dataset.column_names:
         raise DatasetError(f"dataset {index} has the columns {dataset.column_names}, expected 'messages'")
+    if columns := sorted({name for names in COLUMNS.values() for name in names}.intersection(dataset.column_names)):
+        raise DatasetError(
+            f"dataset {index} has the columns {columns} next to its messages; read its file with load_messages, which "
+            "puts media into the messages, or remove columns that are empty"
+        )
     dataset = dataset.select_columns("messages")
     if dataset.features == features:
         return dataset
