@@ -116,6 +116,11 @@ def train(args: argparse.Namespace, given: dict) -> None:
     stage = STAGES[args.stage]
     # Before the model: it may have to be loaded in shares, by what is set up here
     arguments = stage.training_arguments(given.pop("output_dir", f"runs/{stage.name}"), **given)
+    newest = last_checkpoint(arguments.output_dir) if args.resume else None
+    if args.resume and newest is None:
+        raise ValueError(
+            f"{arguments.output_dir} has no complete checkpoint to go on from; leave out --resume to begin"
+        )
     try:
         processor = AutoProcessor.from_pretrained(args.model)
     except (OSError, ValueError) as error:  # the library does not always say of what
@@ -138,7 +143,7 @@ def train(args: argparse.Namespace, given: dict) -> None:
         train_dataset=AugmentedDataset(rows, seed=arguments.seed),
         callbacks=[EpochCallback(), UnreadableRowsCallback(collator), *saving],
     )
-    trainer.train(resume_from_checkpoint=last_checkpoint(arguments.output_dir) if args.resume else None)
+    trainer.train(resume_from_checkpoint=newest)
     if args.lora:
         trained = trained_state(trainer.model)  # from all processes, where they share it out
         if trainer.is_world_process_zero():

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -195,11 +196,12 @@ def test_frames_differ_between_epochs_and_not_after_resuming(checkpoint, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("limit", (None, 1))
 @pytest.mark.parametrize("kill", ({"event": "step", "step": 5}, {"event": "save", "step": 4}))
-def test_killed_run_goes_on_as_if_nothing_had_happened(checkpoint, tmp_path, kill):
+def test_killed_run_goes_on_as_if_nothing_had_happened(checkpoint, tmp_path, kill, limit):
     """With dropout and in random order, which the random state of the checkpoint must bring back."""
     options = {"dropout": True, "train_sampling_strategy": "random", "max_steps": 6}
-    options |= {"save_strategy": "steps", "save_steps": 2}
+    options |= {"save_strategy": "steps", "save_steps": 2, "save_total_limit": limit}
     train(checkpoint, tmp_path / "whole", **options)
     runs, killed = tmp_path / "runs.json", tmp_path / "killed"
     runs.write_text(json.dumps([{"output_dir": str(killed), "kill": kill, **options}]))
@@ -207,11 +209,62 @@ def test_killed_run_goes_on_as_if_nothing_had_happened(checkpoint, tmp_path, kil
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert (killed / "checkpoint-4").exists()
-    resumed_from = {"step": 4, "save": 2}[kill["event"]]
-    assert last_checkpoint(killed) == str(killed / f"checkpoint-{resumed_from}")
+    assert last_checkpoint(killed) == str(killed / "checkpoint-4")
     train(checkpoint, tmp_path / "rest", resume=last_checkpoint(killed), **options)
-    assert logged(tmp_path / "rest") == logged(tmp_path / "whole")[resumed_from:]
+    assert logged(tmp_path / "rest") == logged(tmp_path / "whole")[4:]
     assert logged(killed) == logged(tmp_path / "whole")[: kill["step"]]
+
+
+class EndsWhileSaving(TrainerCallback):
+    """When the Trainer has written step 4 and removed what was before, and before the weights get their name."""
+
+    def on_save(self, args, state, control, **kwargs):
+        if state.global_step == 4:
+            raise KeyboardInterrupt
+
+
+def test_a_run_that_ends_while_saving_is_never_without_a_complete_checkpoint(checkpoint, tmp_path):
+    options = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "save_total_limit": 1}
+    train(checkpoint, tmp_path / "whole", **options)
+    ended = tmp_path / "ended"
+    with pytest.raises(KeyboardInterrupt):
+        train(checkpoint, ended, callbacks=[EndsWhileSaving()], **options)
+    assert [folder.name for folder in ended.glob("checkpoint-*")] == ["checkpoint-4"]
+    assert last_checkpoint(ended) == str(ended / "checkpoint-4")
+    train(checkpoint, ended, resume=last_checkpoint(ended), **options)
+    assert logged(ended) == logged(tmp_path / "whole")
+    assert [folder.name for folder in ended.glob("checkpoint-*")] == ["checkpoint-6"]
+
+
+def test_a_checkpoint_counts_when_its_state_is_whole(checkpoint, plain, tmp_path):
+    for step in (3, 5):
+        shutil.copytree(plain[0] / f"checkpoint-{step}", tmp_path / f"checkpoint-{step}")
+    (tmp_path / "checkpoint-9").write_text("no folder")
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
+    state = tmp_path / "checkpoint-5" / "trainer_state.json"
+    state.write_bytes(state.read_bytes()[:-20])
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-3")
+    (tmp_path / "checkpoint-3" / "trainer_state.json").unlink()
+    assert last_checkpoint(tmp_path) is None
+
+
+def test_a_checkpoint_that_is_written_over_does_not_count_until_it_is_whole(checkpoint, tmp_path):
+    """By a run that begins anew in the folder of another, and ends in the middle."""
+    options = {"max_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    trainer = train(checkpoint, tmp_path, **options)
+    assert last_checkpoint(tmp_path) is not None
+    callback = trainer.callback_handler.callbacks[-1]
+    trainer.control.should_save = True
+    callback.on_step_end(trainer.args, trainer.state, trainer.control, model=trainer.model)
+    assert last_checkpoint(tmp_path) is None
+
+
+def test_example_says_that_there_is_nothing_to_resume_from(run_example, tmp_path):
+    with pytest.raises(
+        SystemExit, match=r"^train.py: .*run has no complete checkpoint to go on from; leave out --res"
+    ):
+        run_example("--max_steps", "1", "--resume")
+    assert not (tmp_path / "run" / "branch.safetensors").exists()
 
 
 def test_checkpoint_holds_the_branch_alone(plain, checkpoint):

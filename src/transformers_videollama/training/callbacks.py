@@ -46,13 +46,16 @@ class BranchCheckpointCallback(TrainerCallback):
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         if control.should_save:  # right after this event, so that nothing else is ever saved without its frozen parts
-            self._leave_out_frozen_parts(model)
+            self._prepare_saving(args, state, model)
 
     def on_epoch_end(self, args, state, control, model=None, **kwargs):
         if control.should_save:
-            self._leave_out_frozen_parts(model)
+            self._prepare_saving(args, state, model)
 
-    def _leave_out_frozen_parts(self, model) -> None:
+    def _prepare_saving(self, args, state, model) -> None:
+        """Leaves out the frozen parts; a checkpoint that is written over is not complete until its state is there."""
+        if args.should_save:
+            (_folder(args, state) / TRAINER_STATE_NAME).unlink(missing_ok=True)
         self._ignored_before = model._keys_to_ignore_on_save
         trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         model._keys_to_ignore_on_save = model.state_dict().keys() - trained
@@ -60,7 +63,7 @@ class BranchCheckpointCallback(TrainerCallback):
     def on_save(self, args, state, control, model=None, **kwargs):
         if self._ignored_before is not None:
             model._keys_to_ignore_on_save, self._ignored_before = self._ignored_before, None
-        folder = Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
+        folder = _folder(args, state)
         weights = folder / SAFE_WEIGHTS_NAME
         trained = trained_state(model) if is_sharded(model) else None  # gathered by all processes
         if not args.should_save:
@@ -79,6 +82,10 @@ class BranchCheckpointCallback(TrainerCallback):
         os.replace(weights, folder / BRANCH_FILE)
 
 
+def _folder(args, state) -> Path:
+    return Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
+
+
 def last_checkpoint(output_dir: str | Path) -> str | None:
     """
     The newest complete checkpoint of a run, for `resume_from_checkpoint`: of a run with a
@@ -95,5 +102,13 @@ def last_checkpoint(output_dir: str | Path) -> str | None:
 
 
 def _is_complete(checkpoint: Path) -> bool:
-    """The Trainer writes its own state last; if it has written the weights, the callback renames them then."""
-    return (checkpoint / TRAINER_STATE_NAME).exists() and not (checkpoint / SAFE_WEIGHTS_NAME).exists()
+    """
+    The Trainer writes its own state last, and only then removes older checkpoints. The callback renames the weights
+    still later, but the Trainer resumes from them under either name, and so the checkpoint counts as soon as the state
+    is whole.
+    """
+    try:
+        json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # not begun, no folder, or not written to its end
+        return False
+    return True
