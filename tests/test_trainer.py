@@ -20,7 +20,7 @@ from transformers import AutoModelForMultimodalLM, TrainerCallback
 
 from transformers_videollama import VideoLlamaConfig, VideoLlamaForConditionalGeneration
 from transformers_videollama.cli import main as videollama
-from transformers_videollama.training import STAGES, last_checkpoint, prepare_for_stage
+from transformers_videollama.training import STAGES, BranchCheckpointCallback, last_checkpoint, prepare_for_stage
 
 
 REPOSITORY = Path(__file__).parents[1]
@@ -253,7 +253,7 @@ def test_a_checkpoint_that_is_written_over_does_not_count_until_it_is_whole(chec
     options = {"max_steps": 1, "save_strategy": "steps", "save_steps": 1}
     trainer = train(checkpoint, tmp_path, **options)
     assert last_checkpoint(tmp_path) is not None
-    callback = trainer.callback_handler.callbacks[-1]
+    (callback,) = (one for one in trainer.callback_handler.callbacks if isinstance(one, BranchCheckpointCallback))
     trainer.control.should_save = True
     callback.on_step_end(trainer.args, trainer.state, trainer.control, model=trainer.model)
     assert last_checkpoint(tmp_path) is None
