@@ -33,6 +33,7 @@ from transformers_videollama.training.precompute import _device, precompute  # n
 
 
 UNREADABLE = 4  # the row whose file is absent
+OPTIONS = {"shard_size": 3, "max_unreadable_share": 0.34}  # one of nine rows, or one of three
 
 
 @pytest.fixture(autouse=True)
@@ -98,13 +99,14 @@ def caches(tmp_path_factory, data, checkpoint) -> dict:
     """A complete cache for each branch. Tests do not change it."""
     folder = tmp_path_factory.mktemp("features")
     return {
-        branch: precompute(path, folder / branch, model=str(checkpoint), branch=branch, shard_size=3, batch_size=10)
+        branch: precompute(path, folder / branch, model=str(checkpoint), branch=branch, batch_size=10, **OPTIONS)
         for branch, path in data.items()
     }
 
 
 def run(data, folder, checkpoint, *options: str) -> int:
-    return main(["precompute", str(data), str(folder), "--model", str(checkpoint), "--shard-size", "3", *options])
+    always = [part for name, value in OPTIONS.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    return main(["precompute", str(data), str(folder), "--model", str(checkpoint), *always, *options])
 
 
 def refused(capsys, data, folder, checkpoint, *options: str) -> str:
@@ -335,6 +337,25 @@ def test_the_limit_of_unreadable_rows_is_the_collators(tmp_path, capsys, process
     assert run(data["video"], folder, checkpoint) == 0
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ((False,), "all 1 samples could not be used; the last reasons: "),
+        ((False, False, False), "all 3 samples could not be used; "),
+        ((True, False, True), "1 of 3 samples could not be used, more than max_unreadable_share=0.2; "),
+    ],
+)
+def test_too_few_readable_rows_end_with_the_reasons(tmp_path, capsys, media, checkpoint, rows, message):
+    """A run that goes on in the folder says so again."""
+    data, folder = tmp_path / "rows.json", tmp_path / "features"
+    names = {True: media / "a.png", False: tmp_path / "absent.mp4"}
+    data.write_text(json.dumps([row(str(names[readable]), "A ball") for readable in rows]))
+    for _ in range(2):
+        line = refused(capsys, data, folder, checkpoint, "--max-unreadable-share", "0.2")
+        assert message in line
+        assert "absent.mp4: does not exist" in line
+
+
 def changed(model, part: str):
     model = copy.deepcopy(model)
     parameter = getattr(model.model, part)
@@ -435,6 +456,9 @@ def test_damaged_shards_are_refused(capsys, own_cache, model, processor, checkpo
     assert all(cached[i] for i in range(2))  # the last byte is of the last item
     with pytest.raises(FeatureCacheError, match=rf"{shard.name} is damaged at the item 2\.2\.2; {advice}"):
         cached[2]
+    assert f"{shard.name} is damaged at the item 2.2.2; {advice}" in refused(
+        capsys, path, folder, checkpoint, *options
+    )
 
     shard.write_bytes(sorted(folder.glob("*.safetensors"))[1].read_bytes())
     with pytest.raises(

@@ -189,7 +189,7 @@ def _add_precompute_options(command: argparse.ArgumentParser) -> None:
         type=float,
         default=0.05,
         metavar="SHARE",
-        help="share of the rows that may be left out, in addition to five rows (default: %(default)s)",
+        help="share of the rows that may be left out (default: %(default)s)",
     )
     add(
         "--media-workers",

@@ -195,12 +195,28 @@ class FeatureCache:
         return range(self.num_rows)[shard * self.shard_size : (shard + 1) * self.shard_size]
 
     def missing_shards(self) -> list[int]:
-        return [shard for shard in range(self.num_shards) if not self.shard_path(shard).exists()]
+        return sorted(set(range(self.num_shards)).difference(self.shards()))
+
+    def shards(self) -> list[int]:
+        """The shards that are there."""
+        return [shard for shard in range(self.num_shards) if self.shard_path(shard).exists()]
+
+    def check_shards(self, advance: Callable[[int], Any]) -> None:
+        """
+        Reads all that is there, and tells `advance` about the rows of each shard.
+
+        Raises:
+            FeatureCacheError (a `ValueError`): for a shard that is damaged or another's.
+        """
+        for number in self.shards():
+            shard = FeatureShard(self, number)
+            for name in shard.about["checksums"]:
+                shard.read(name)
+            advance(len(self.shard_rows(number)))
 
     def unreadable(self) -> dict[int, str]:
         """Rows that could not be read, and why, of the shards that are there."""
-        there = sorted(set(range(self.num_shards)).difference(self.missing_shards()))
-        reasons = [FeatureShard(self, shard).about["unreadable"] for shard in there]
+        reasons = [FeatureShard(self, shard).about["unreadable"] for shard in self.shards()]
         return {int(row): reason for part in reasons for row, reason in part.items()}
 
     def write_shard(self, shard: int, features: dict[str, torch.Tensor], unreadable: dict[int, str]) -> None:

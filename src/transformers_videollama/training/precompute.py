@@ -48,8 +48,9 @@ def precompute(
 ) -> FeatureCache:
     """
     Computes the frozen encoders' features of the items of a dataset, for `load_features`. Shards that are already in
-    the folder are not computed again, so a run that was stopped goes on where it was. Frames are those of inference,
-    without the random frames and crops of training. Videos are taken without their sound.
+    the folder are read and compared with their checksums, and are not computed again, so a run that was stopped goes
+    on where it was. Frames are those of inference, without the random frames and crops of training. Videos are taken
+    without their sound.
 
     Args:
         data, format, media_dir: See `load_messages`.
@@ -62,7 +63,8 @@ def precompute(
         device (`str`, *optional*): By default CUDA if there is one.
         dtype (`str`, defaults to "float32"): "float32", "bfloat16" or "float16", of weights and features.
         max_unreadable (`int`, defaults to 100): Rows that may be left out because they cannot be read.
-        max_unreadable_share (`float`, defaults to 0.05): The share of rows that may, in addition to five.
+        max_unreadable_share (`float`, defaults to 0.05): The share of rows that may. While it computes, a run allows
+            five more, since a few rows say little about a share.
         media_workers (`int`, defaults to 1): Processes that each process opens media in, so that a file over which a
             decoder crashes is one unreadable row; with 0 it opens them itself.
 
@@ -70,9 +72,11 @@ def precompute(
         [`FeatureCache`]
 
     Raises:
-        FeatureCacheError (a `ValueError`): if the folder holds something else, or features of something else, and
-            if a process ended.
-        ValueError: for data that cannot be read, or more unreadable rows than allowed.
+        FeatureCacheError (a `ValueError`): if the folder holds something else, features of something else or a
+            damaged shard, and if a process ended.
+        UnreadableDataError (a `ValueError`): for more unreadable rows than allowed, and if no row could be read. The
+            shards that are complete stay.
+        ValueError: for data that cannot be read.
     """
     for name, value in {"batch_size": batch_size, "shard_size": shard_size, "processes": processes}.items():
         if value < 1:
@@ -99,14 +103,16 @@ def precompute(
         max_unreadable_share=max_unreadable_share,
     )
     job = _Job(cache, cache.missing_shards(), collator, model, batch_size, device, media_workers)
-    num_missing = sum(len(cache.shard_rows(shard)) for shard in job.shards)
-    collator.unreadable.go_on(len(rows) - num_missing, list(cache.unreadable().values()))
-    with tqdm(total=len(rows), initial=len(rows) - num_missing, unit="row", desc="features") as bar:
+    with tqdm(total=len(rows), unit="row", desc="features") as bar:
+        cache.check_shards(bar.update)  # before the run builds on them
+        collator.unreadable.go_on(bar.n, list(cache.unreadable().values()))
         if min(processes, len(job.shards)) <= 1:
             job.compute(0, 1, encoders, bar.update)
         else:
             del encoders
             _compute_in_processes(job, min(processes, len(job.shards)), bar)
+    left_out = len(cache.unreadable())
+    collator.unreadable.check(len(rows) - left_out, left_out, complete=True)
     return cache
 
 
