@@ -62,16 +62,16 @@ class LiveBytes(TorchDispatchMode):
 
 def fake_model(stage: TrainingStage) -> VideoLlamaForConditionalGeneration:
     """The 7B model in bfloat16, its trained branch in float32, as `prepare_for_stage` leaves it."""
-    parts = {} if stage.branch == "video" else {"audio_config": {}, "audio_vision_config": {}}
+    parts = {} if stage.branches == ("video",) else {"audio_config": {}, "audio_vision_config": {}}
     config = VideoLlamaConfig(**parts)
     config._attn_implementation = "sdpa"
     torch.set_default_dtype(torch.bfloat16)
     model = VideoLlamaForConditionalGeneration(config)
     torch.set_default_dtype(torch.float32)
-    branch_config = getattr(config, f"{stage.module}_config")
-    setattr(model.model, stage.module, VideoLlamaResampler(branch_config, config.text_config.hidden_size))
     model.requires_grad_(False)
-    getattr(model.model, stage.module).requires_grad_(True)
+    for module in stage.modules:
+        branch = VideoLlamaResampler(getattr(config, f"{module}_config"), config.text_config.hidden_size)
+        setattr(model.model, module, branch)
     return model
 
 
@@ -85,9 +85,9 @@ def peak_bytes(stage: TrainingStage, batch_size: int, checkpointing: bool) -> tu
         model.train()
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, foreach=False)
-        placeholders = 32 if stage.branch == "video" else 8
+        placeholders = 8 if stage.frames_as_sound else 32
         ids = torch.zeros(batch_size, TEXT_TOKENS + placeholders, dtype=torch.long)
-        name = "pixel_values_videos" if stage.branch == "video" else "audio_pixel_values"
+        name = "audio_pixel_values" if stage.frames_as_sound else "pixel_values_videos"
         inputs = {
             "input_ids": ids,
             "labels": ids,

@@ -287,7 +287,7 @@ def test_half_precision(checkpoint, dtype):
 def stage_inputs(model, stage: str) -> dict[str, torch.Tensor]:
     """A batch of a stage, with two items of several lengths."""
     torch.manual_seed(0)
-    branch = STAGES[stage].branch
+    (branch,) = STAGES[stage].branches
     steps, mask = ragged((2, 5), (3, 224, 224), "right")
     names = {"video": ("pixel_values_videos", "video_frame_mask"), "audio": ("audio_pixel_values", "audio_clip_mask")}
     inputs = left_padded([prompt(model, branch), prompt(model, branch, tail=7)])

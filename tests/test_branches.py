@@ -20,7 +20,8 @@ def fresh_model(checkpoint):
 
 
 def branch_of(model, stage) -> dict[str, torch.Tensor]:
-    return {n: p.detach().clone() for n, p in model.named_parameters() if n.startswith(f"model.{stage.module}.")}
+    prefixes = tuple(f"model.{module}." for module in stage.modules)
+    return {n: p.detach().clone() for n, p in model.named_parameters() if n.startswith(prefixes)}
 
 
 def spoil(model) -> None:

@@ -4,26 +4,35 @@ import math
 
 import pytest
 import torch
+from render_clip import render_clip
 from transformers import AutoModelForMultimodalLM, Trainer, VideoLlamaForConditionalGeneration
 
 from transformers_videollama import VideoLlamaConfig
 from transformers_videollama.training import STAGES, prepare_for_stage
 
 
-# Batch per GPU, steps, warm-up, learning rates: the table of the original's settings
+# Batch per GPU, steps, warm-up, learning rates: the table of the original's settings, and "av2", which is ours
 RECIPE = {
-    "vl1": ("video", 1e-4, 8e-5, 2500, 5 * 2500, 32),
-    "vl2": ("video", 3e-5, 1e-5, 1000, 3 * 1000, 4),
-    "al1": ("audio", 1e-4, 8e-5, 5000, 5 * 5000, 32),
-    "al2": ("audio", 3e-5, 1e-5, 400, 3 * 1000, 4),
+    "vl1": (("video",), 1e-4, 8e-5, 2500, 5 * 2500, 32),
+    "vl2": (("video",), 3e-5, 1e-5, 1000, 3 * 1000, 4),
+    "al1": (("audio",), 1e-4, 8e-5, 5000, 5 * 5000, 32),
+    "al2": (("audio",), 3e-5, 1e-5, 400, 3 * 1000, 4),
+    "av2": (("video", "audio"), 3e-5, 1e-5, 1000, 3 * 1000, 4),
 }
 # What the original trains: Q-Former, queries, positions, projection
 TRAINED_PARTS = {"position_embedding.weight", "query_tokens", "projection.weight", "projection.bias"}
 
 
-def row(answer: str) -> dict:
-    frames = torch.randint(0, 255, (2, 224, 224, 3), dtype=torch.uint8).numpy()
-    content = [{"type": "video", "video": frames}]
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> str:
+    """A video with sound."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    render_clip(path, seconds=0.5)
+    return str(path)
+
+
+def row(clip: str, answer: str) -> dict:
+    content = [{"type": "video", "path": clip}]
     return {"messages": [{"role": "user", "content": content}, {"role": "assistant", "content": answer}]}
 
 
@@ -35,9 +44,9 @@ def fresh_model(checkpoint):
 @pytest.mark.parametrize("name", STAGES)
 def test_recipe(name, tmp_path):
     stage = STAGES[name]
-    branch, learning_rate, minimum, warmup, steps, batch = RECIPE[name]
+    branches, learning_rate, minimum, warmup, steps, batch = RECIPE[name]
     args = stage.training_arguments(str(tmp_path), use_cpu=True)
-    assert stage.branch == branch
+    assert stage.branches == branches
     assert (args.learning_rate, args.per_device_train_batch_size, args.max_steps) == (learning_rate, batch, steps)
     assert args.get_warmup_steps(steps) == warmup
     assert args.weight_decay == 0.05
@@ -55,14 +64,15 @@ def test_overrides_keep_the_shape_of_the_schedule(tmp_path):
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_exactly_the_branch_trains(fresh_model, processor, name, tmp_path):
-    """Gradients reach every parameter of the branch and no other; the others stay the same bit for bit."""
+def test_exactly_the_branches_train(fresh_model, processor, clip, name, tmp_path):
+    """Gradients reach every parameter of the branches and no other; the others stay the same bit for bit."""
     stage, model = STAGES[name], fresh_model
     trained = set(prepare_for_stage(model, stage))
-    prefix = f"model.{stage.branch}_resampler."
-    parts = {parameter.removeprefix(prefix) for parameter in trained}
-    assert {part for part in parts if not part.startswith("qformer.")} == TRAINED_PARTS
-    assert trained == {parameter for parameter, _ in model.named_parameters() if parameter.startswith(prefix)}
+    prefixes = tuple(f"model.{branch}_resampler." for branch in stage.branches)
+    for prefix in prefixes:
+        parts = {parameter.removeprefix(prefix) for parameter in trained if parameter.startswith(prefix)}
+        assert {part for part in parts if not part.startswith("qformer.")} == TRAINED_PARTS
+    assert trained == {parameter for parameter, _ in model.named_parameters() if parameter.startswith(prefixes)}
     before = {parameter: value.clone() for parameter, value in model.state_dict().items()}
 
     args = stage.training_arguments(
@@ -76,7 +86,7 @@ def test_exactly_the_branch_trains(fresh_model, processor, name, tmp_path):
         use_cpu=True,
         disable_tqdm=True,
     )
-    rows = [row(answer) for answer in ("one", "two balls", "three red balls", "four")]
+    rows = [row(clip, answer) for answer in ("one", "two balls", "three red balls", "four")]
     gradients = set()
 
     class Watched(Trainer):
@@ -98,22 +108,22 @@ def test_exactly_the_branch_trains(fresh_model, processor, name, tmp_path):
 
 def test_frozen_parts_have_no_dropout(fresh_model):
     """The original keeps frozen encoders in evaluation mode; the language model's checkpointing needs the other."""
-    for stage in (STAGES["vl1"], STAGES["al1"]):
+    for stage in (STAGES["vl1"], STAGES["al1"], STAGES["av2"]):
         prepare_for_stage(fresh_model, stage)
         fresh_model.train()
         modes = {name: part.training for name, part in fresh_model.model.named_children()}
-        assert {name for name, training in modes.items() if training} == {stage.module, "language_model"}
+        assert {name for name, training in modes.items() if training} == {*stage.modules, "language_model"}
         assert not any(module.training for module in fresh_model.model.vision_tower.modules())
     fresh_model.requires_grad_(True).train()
     assert all(part.training for part in fresh_model.model.children())
 
 
-def test_branch_is_trained_in_float32(checkpoint, processor):
+def test_branch_is_trained_in_float32(checkpoint, processor, clip):
     model = AutoModelForMultimodalLM.from_pretrained(checkpoint, dtype=torch.bfloat16)
     prepare_for_stage(model, STAGES["vl2"])
     assert {p.dtype for n, p in model.named_parameters() if p.requires_grad} == {torch.float32}
     assert {p.dtype for n, p in model.named_parameters() if not p.requires_grad} == {torch.bfloat16}
-    batch = STAGES["vl2"].collator(processor)([row("one")])
+    batch = STAGES["vl2"].collator(processor)([row(clip, "one")])
     loss = model(**batch).loss
     loss.backward()
     assert torch.isfinite(loss)
@@ -136,7 +146,8 @@ def test_stages_follow_the_prompt_style(processors):
     templates = {style: STAGES["vl2"].collator(processor).chat_template for style, processor in processors.items()}
     assert templates["llama-2"] is None
     assert "Human: " in templates["vicuna"]
-    assert [STAGES[name].collator(processors["vicuna"]).text for name in STAGES] == ["caption", "chat"] * 2
+    texts = {name: STAGES[name].collator(processors["vicuna"]).text for name in STAGES}
+    assert texts == {"vl1": "caption", "vl2": "chat", "al1": "caption", "al2": "chat", "av2": "chat"}
 
 
 @pytest.mark.parametrize(
@@ -151,3 +162,22 @@ def test_stages_of_the_audio_branch_need_its_parts(checkpoint, missing, message)
         model = VideoLlamaForConditionalGeneration(config)
     with pytest.raises(ValueError, match=f"stage al1 .*{message}"):
         prepare_for_stage(model, STAGES["al1"])
+    if missing == "audio_config":
+        with pytest.raises(ValueError, match=f"stage av2 .*{message}"):
+            prepare_for_stage(model, STAGES["av2"])
+    else:  # real sound takes no frames
+        assert prepare_for_stage(model, STAGES["av2"])
+
+
+def test_both_branches_train_on_the_sound_of_videos(processor, clip):
+    """In every batch, and a video without sound trains the video branch alone."""
+    collator = STAGES["av2"].collator(processor)
+    batch = collator([row(clip, "one")])
+    assert {"pixel_values_videos", "input_features"} <= batch.keys()
+    assert "audio_pixel_values" not in batch
+    assert len(batch["input_ids"]) == 1
+    silent = {"type": "video", "video": torch.zeros(2, 224, 224, 3, dtype=torch.uint8).numpy()}
+    silent = {"messages": [{"role": "user", "content": [silent]}, {"role": "assistant", "content": "two"}]}
+    batch = collator([silent])
+    assert batch["input_features"].shape[:2] == (1, 1)  # of a row without loss
+    assert (batch["labels"][1] == -100).all()

@@ -1,4 +1,4 @@
-"""The commands and the code of docs/training.md run as they are printed, in their order, on a tiny model."""
+"""The commands and the code of the pages about training run as they are printed, in their order, on a tiny model."""
 
 import json
 import shutil
@@ -8,10 +8,11 @@ import pytest
 from pages import ROOT, Page
 from PIL import Image
 from render_clip import render_clip
+from safetensors.torch import load_file
 
 
 pytestmark = pytest.mark.slow
-PAGE = Page("docs/training.md")
+PAGES = {name: Page(f"docs/{name}.md") for name in ("training", "both-branches")}
 INSTALL = "pip install 'transformers-videollama[train]'\n"
 
 
@@ -25,21 +26,35 @@ def folder(tmp_path_factory, checkpoint) -> Path:
     for i in range(2):
         render_clip(folder / "clips" / f"{i}.mp4", seconds=2, size=(96, 64), seed=i)
     Image.new("RGB", (64, 48), "teal").save(folder / "7.jpg")
-    (row,) = json.loads(PAGE.code("json")[0])
+    (row,) = json.loads(PAGES["training"].code("json")[0])
     (folder / "clips.json").write_text(json.dumps([row, row]))
     (folder / "webvid.csv").write_text("videoid,page_dir,name\n0,clips,a ball\n1,clips,another ball\n")
     (folder / "filter_cap.json").write_text(json.dumps({"annotations": [{"image_id": 7, "caption": "teal"}]}))
     return folder
 
 
-def test_commands_and_code_run_as_printed(folder, monkeypatch):
-    monkeypatch.chdir(folder)
-    assert ("bash", INSTALL) in PAGE.blocks
+def run_page(page: Page, folder: Path) -> None:
     names: dict = {}
-    for language, code in PAGE.blocks:
+    for language, code in page.blocks:
         if language == "bash" and code != INSTALL:
-            PAGE.run(["bash", "-euc", code], folder, OMP_NUM_THREADS="1")
+            page.run(["bash", "-euc", code], folder, OMP_NUM_THREADS="1")
         elif language == "python":
-            PAGE.execute(code, names)
+            page.execute(code, names)
+
+
+def test_training(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert ("bash", INSTALL) in PAGES["training"].blocks
+    run_page(PAGES["training"], folder)
     assert (folder / "runs" / "mine" / "branch.safetensors").is_file()
     assert (folder / "Video-LLaMA-mine-too" / "model.safetensors").is_file()
+
+
+def test_both_branches(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    (row,) = json.loads(PAGES["both-branches"].code("json")[0])
+    (folder / "clips.json").write_text(json.dumps([row, row]))
+    run_page(PAGES["both-branches"], folder)
+    trained = load_file(folder / "runs" / "both" / "branch.safetensors")
+    assert {name.split(".")[1] for name in trained} == {"video_resampler", "audio_resampler"}
+    assert (folder / "runs" / "both-lora" / "adapter_model.safetensors").is_file()

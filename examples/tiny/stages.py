@@ -52,7 +52,7 @@ class Conversations(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         number = index % len(self.clips.features)
-        scene, branch = self.clips.scenes[number], self.stage.branch
+        scene, (branch,) = self.clips.scenes[number], self.stage.branches
         # What ImageBind saw stands where a sound will stand, in the prompts of sounds
         items = {branch: self.clips.features[number]}
         if self.stage.text == "caption":
@@ -118,8 +118,10 @@ def train_stage(
     """Run a stage, with `positions` of frames or as if they had no order -> its losses, as (step, loss)"""
     stage = STAGES[name]
     prepare_for_stage(model, stage)
+    (module,) = stage.modules
+    branch = getattr(model.model, module)
     if not positions:
-        getattr(model.model, stage.module).position_embedding.requires_grad_(False).weight.zero_()
+        branch.position_embedding.requires_grad_(False).weight.zero_()
     arguments = stage.training_arguments(
         str(folder),
         max_steps=steps,
@@ -136,7 +138,7 @@ def train_stage(
     )
     collator = stage.collator(processor, frames_as_sound=False)  # they stand in sound blocks already
     rows = Conversations(clips, stage, seed, beside)
-    optimizer = MuonAndAdamW(getattr(model.model, stage.module), learning_rate=learning_rate)
+    optimizer = MuonAndAdamW(branch, learning_rate=learning_rate)
     trainer = Trainer(
         model=model, args=arguments, train_dataset=rows, data_collator=collator, optimizers=(optimizer, None)
     )

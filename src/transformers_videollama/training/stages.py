@@ -1,4 +1,4 @@
-"""The four stages in which Video-LLaMA is trained, as data, and what applies them."""
+"""The stages in which Video-LLaMA is trained, as data, and what applies them."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,13 +24,15 @@ WEIGHT_DECAY = 0.05
 @dataclass(frozen=True)
 class TrainingStage:
     """
-    One stage of the recipe of Video-LLaMA (arXiv 2306.02858, and the settings of its code). The vision tower, the
-    image Q-Former, ImageBind and the language model are frozen in every stage.
+    One stage of training. "vl1", "vl2", "al1" and "al2" are those of the recipe of Video-LLaMA (arXiv 2306.02858, and
+    the settings of its code). "av2" is not in it: it trains both branches together on videos with their sound, with
+    the settings of "vl2". The vision tower, the image Q-Former, ImageBind and the language model are frozen in every
+    stage.
 
     Attributes:
         name (`str`): its key in [`STAGES`].
-        branch (`str`): the branch that trains: "video" (Video Q-Former with its queries, frame positions and
-            projection) or "audio" (the same parts of the audio branch, on frames instead of sound).
+        branches (`tuple[str, ...]`): the branches that train: "video" (Video Q-Former with its queries, frame
+            positions and projection), "audio" (the same parts of the audio branch).
         text (`str`): "caption" (loss on captions) or "chat" (loss on the answers of conversations).
         learning_rate, min_learning_rate (`float`): the ends of the warm-up, and of the cosine after it.
         warmup_steps, max_steps (`int`)
@@ -38,7 +40,7 @@ class TrainingStage:
     """
 
     name: str
-    branch: Literal["video", "audio"]
+    branches: tuple[Literal["video", "audio"], ...]
     text: Literal["caption", "chat"]
     learning_rate: float
     min_learning_rate: float
@@ -47,9 +49,14 @@ class TrainingStage:
     per_device_train_batch_size: int
 
     @property
-    def module(self) -> str:
-        """Name of the module of [`VideoLlamaModel`] that trains."""
-        return f"{self.branch}_resampler"
+    def modules(self) -> list[str]:
+        """Names of the modules of [`VideoLlamaModel`] that train."""
+        return [f"{branch}_resampler" for branch in self.branches]
+
+    @property
+    def frames_as_sound(self) -> bool:
+        """Whether frames stand in for sound, as where the audio branch trains alone."""
+        return self.branches == ("audio",)
 
     def training_arguments(self, output_dir: str, **overrides: Any) -> TrainingArguments:
         """
@@ -80,14 +87,14 @@ class TrainingStage:
             "dataloader_num_workers": 4,
             "remove_unused_columns": False,
             "use_cpu": not torch.accelerator.is_available(),
-            # Every batch runs the branch that trains (VideoLlamaDataCollator)
+            # Every batch runs the branches that train (VideoLlamaDataCollator)
             "ddp_find_unused_parameters": False,
         }
         return TrainingArguments(output_dir=output_dir, **{**defaults, **overrides})
 
     def collator(self, processor: VideoLlamaProcessor, **overrides: Any) -> VideoLlamaDataCollator:
         """
-        The collator of this stage: its text, and frames instead of sound for the audio branch.
+        The collator of this stage: its text, and what its audio branch hears, frames or the sound of videos.
 
         Args:
             processor ([`VideoLlamaProcessor`])
@@ -97,14 +104,15 @@ class TrainingStage:
         defaults: dict[str, Any] = {
             "text": self.text,
             "chat_template": load_chat_template("vicuna-training") if before_llama_2 else None,
-            "frames_as_sound": self.branch == "audio",
-            "branches": (self.branch,),
+            "frames_as_sound": self.frames_as_sound,
+            "load_audio_from_video": "audio" in self.branches and not self.frames_as_sound,
+            "branches": self.branches,
         }
         return VideoLlamaDataCollator(processor, **{**defaults, **overrides})
 
     def lora_config(self, **overrides: Any) -> "LoraConfig":
         """
-        LoRA on the attention of the language model, together with the branch of this stage, trained as a whole.
+        LoRA on the attention of the language model, together with the branches of this stage, trained as a whole.
 
         Args:
             overrides: any argument of `peft.LoraConfig`, such as `r`.
@@ -121,7 +129,7 @@ class TrainingStage:
             "lora_alpha": 32,
             "lora_dropout": 0.05,
             "target_modules": r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj)",
-            "modules_to_save": [self.module],
+            "modules_to_save": self.modules,
             "task_type": "CAUSAL_LM",
         }
         return LoraConfig(**{**defaults, **overrides})
@@ -130,18 +138,19 @@ class TrainingStage:
 STAGES = {
     stage.name: stage
     for stage in (
-        #             name, branch, text, learning rate, minimum, warm-up, steps, batch
-        TrainingStage("vl1", "video", "caption", 1e-4, 8e-5, 2500, 12_500, 32),
-        TrainingStage("vl2", "video", "chat", 3e-5, 1e-5, 1000, 3000, 4),
-        TrainingStage("al1", "audio", "caption", 1e-4, 8e-5, 5000, 25_000, 32),
-        TrainingStage("al2", "audio", "chat", 3e-5, 1e-5, 400, 3000, 4),
+        #             name, branches, text, learning rate, minimum, warm-up, steps, batch
+        TrainingStage("vl1", ("video",), "caption", 1e-4, 8e-5, 2500, 12_500, 32),
+        TrainingStage("vl2", ("video",), "chat", 3e-5, 1e-5, 1000, 3000, 4),
+        TrainingStage("al1", ("audio",), "caption", 1e-4, 8e-5, 5000, 25_000, 32),
+        TrainingStage("al2", ("audio",), "chat", 3e-5, 1e-5, 400, 3000, 4),
+        TrainingStage("av2", ("video", "audio"), "chat", 3e-5, 1e-5, 1000, 3000, 4),
     )
 }
 
 
 def prepare_for_stage(model: VideoLlamaForConditionalGeneration, stage: TrainingStage) -> list[str]:
     """
-    Freezes all of the model but the branch of a stage, which is kept in float32: steps as small as a fine-tuning's
+    Freezes all of the model but the branches of a stage, which are kept in float32: steps as small as a fine-tuning's
     are lost in the rounding of shorter types.
 
     Args:
@@ -154,17 +163,18 @@ def prepare_for_stage(model: VideoLlamaForConditionalGeneration, stage: Training
     Raises:
         ValueError: if the model lacks what the stage needs.
     """
-    branch = getattr(model.model, stage.module)
-    if branch is None:
+    branches = [getattr(model.model, module) for module in stage.modules]
+    if None in branches:
         raise ValueError(
             f"stage {stage.name} trains the audio branch, which this checkpoint does not have "
             "(config.audio_config is None); convert the original with its imagebind_huge.pth"
         )
-    if stage.branch == "audio" and model.model.audio_vision_tower is None:
+    if stage.frames_as_sound and model.model.audio_vision_tower is None:
         raise ValueError(
             f"stage {stage.name} puts frames through ImageBind's vision trunk, which this checkpoint does not have "
             "(config.audio_vision_config is None); convert the original with --with-imagebind-vision"
         )
     model.requires_grad_(False)
-    branch.float().requires_grad_(True)
+    for branch in branches:
+        branch.float().requires_grad_(True)
     return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
