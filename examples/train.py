@@ -114,13 +114,13 @@ def main(argv: list[str] | None = None) -> None:
 
 def train(args: argparse.Namespace, given: dict) -> None:
     stage = STAGES[args.stage]
+    output_dir = given.pop("output_dir", f"runs/{stage.name}")
+    if args.resume:
+        given["resume_from_checkpoint"] = last_checkpoint(output_dir)
+        if given["resume_from_checkpoint"] is None:
+            raise ValueError(f"{output_dir} has no complete checkpoint to go on from; leave out --resume to begin")
     # Before the model: it may have to be loaded in shares, by what is set up here
-    arguments = stage.training_arguments(given.pop("output_dir", f"runs/{stage.name}"), **given)
-    newest = last_checkpoint(arguments.output_dir) if args.resume else None
-    if args.resume and newest is None:
-        raise ValueError(
-            f"{arguments.output_dir} has no complete checkpoint to go on from; leave out --resume to begin"
-        )
+    arguments = stage.training_arguments(output_dir, **given)
     try:
         processor = AutoProcessor.from_pretrained(args.model)
     except (OSError, ValueError) as error:  # the library does not always say of what
@@ -143,7 +143,7 @@ def train(args: argparse.Namespace, given: dict) -> None:
         train_dataset=AugmentedDataset(rows, seed=arguments.seed),
         callbacks=[EpochCallback(), UnreadableRowsCallback(collator), *saving],
     )
-    trainer.train(resume_from_checkpoint=newest)
+    trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
     if args.lora:
         trained = trained_state(trainer.model)  # from all processes, where they share it out
         if trainer.is_world_process_zero():

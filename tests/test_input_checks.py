@@ -137,3 +137,20 @@ def test_a_resampler_refuses_items_without_steps(any_model):
 def test_masks_and_items_of_another_shape_are_refused(model, call, message):
     with pytest.raises(ValueError, match=message):
         call(model)
+
+
+@pytest.mark.parametrize(
+    ("weights", "used"), [(torch.float16, torch.bfloat16), (torch.bfloat16, torch.float16), (torch.float32, None)]
+)
+def test_two_16_bit_types_on_a_cpu_are_refused(checkpoint, weights, used):
+    """Which torch cannot mix there; float32 goes with both."""
+    model = AutoModelForMultimodalLM.from_pretrained(checkpoint, dtype=weights)
+    inputs = everything(model)
+    if used is None:
+        for used in (torch.float16, torch.bfloat16):
+            with torch.no_grad(), torch.autocast("cpu", used):
+                assert model(**inputs).logits.isfinite().all()
+    else:
+        message = f"got weights in {weights} on a CPU under autocast in {used}, which torch cannot mix there"
+        with torch.autocast("cpu", used), pytest.raises(ValueError, match=re.escape(message)):
+            model(**inputs)

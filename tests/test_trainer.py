@@ -20,7 +20,14 @@ from transformers import AutoModelForMultimodalLM, TrainerCallback
 
 from transformers_videollama import VideoLlamaConfig, VideoLlamaForConditionalGeneration
 from transformers_videollama.cli import main as videollama
-from transformers_videollama.training import STAGES, BranchCheckpointCallback, last_checkpoint, prepare_for_stage
+from transformers_videollama.training import (
+    STAGES,
+    AugmentedDataset,
+    AugmentedIterableDataset,
+    BranchCheckpointCallback,
+    last_checkpoint,
+    prepare_for_stage,
+)
 
 
 REPOSITORY = Path(__file__).parents[1]
@@ -333,10 +340,14 @@ def run_example(checkpoint, tmp_path, monkeypatch):
     return run
 
 
-def test_example_trains_and_goes_on(run_example, checkpoint, tmp_path):
+def test_example_trains_and_goes_on(run_example, checkpoint, tmp_path, capfd):
     assert run_example("--max_steps", "2") == ({"branch.safetensors"}, [1, 2])
     first = load_file(tmp_path / "run" / "branch.safetensors")
+    capfd.readouterr()
     assert run_example("--max_steps", "4", "--resume") == ({"branch.safetensors"}, [1, 2, 3, 4])
+    said = "".join(capfd.readouterr())
+    assert "'loss'" in said
+    assert "missing keys" not in said  # the frozen parameters, all of them by name
     second = load_file(tmp_path / "run" / "branch.safetensors")
     assert not torch.equal(first["model.video_resampler.query_tokens"], second["model.video_resampler.query_tokens"])
     branch = tmp_path / "run" / "branch.safetensors"
@@ -404,6 +415,51 @@ def test_example_says_in_one_line_what_is_wrong(run_example, options, source, me
     with pytest.raises(SystemExit, match=rf"^train.py: .*{message}") as caught:
         run_example("--max_steps", "1", *options, **({} if source is None else {"source": source}))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("step", (1, 2))
+def test_example_goes_on_from_the_checkpoint_that_is_named(run_example, tmp_path, step):
+    run_example("--max_steps", "2", "--save_strategy", "steps", "--save_steps", "1")
+    shutil.copytree(tmp_path / "run" / f"checkpoint-{step}", tmp_path / "named")
+    shutil.rmtree(tmp_path / "run")
+    assert run_example("--max_steps", "3", "--resume_from_checkpoint", str(tmp_path / "named"))[1] == [1, 2, 3]
+
+
+def test_a_model_that_is_to_go_on_is_saved_whole(checkpoint, tmp_path):
+    """Whatever the callback leaves out while the `Trainer` loads a checkpoint."""
+    options = {"max_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    folder = train(checkpoint, tmp_path / "first", **options).args.output_dir + "/checkpoint-1"
+    trainer = train(checkpoint, tmp_path, resume=folder, resume_from_checkpoint=folder, **{**options, "max_steps": 2})
+    trainer.save_model(str(tmp_path / "whole"))
+    assert load_file(tmp_path / "whole" / "model.safetensors").keys() == trainer.model.state_dict().keys()
+
+
+def test_bf16_with_weights_in_float16_is_refused_on_a_cpu(checkpoint, tmp_path):
+    expected = r"got weights in torch\.float16 on a CPU under autocast in torch\.bfloat16, .*load the model with"
+    with pytest.raises(ValueError, match=expected):
+        train(checkpoint, tmp_path, dtype="float16", bf16=True, max_steps=1)
+
+
+def stream(count: int):
+    yield from conversations(count)
+
+
+def streamed(count: int) -> AugmentedIterableDataset:
+    return AugmentedIterableDataset(datasets.IterableDataset.from_generator(stream, gen_kwargs={"count": count}))
+
+
+def test_rows_of_a_stream_train(checkpoint, tmp_path):
+    """Two epochs of other frames and crops, and the same again."""
+    for name in ("first", "second"):
+        train(checkpoint, tmp_path / name, train_dataset=streamed(8), max_steps=4)
+    losses = logged(tmp_path / "first")
+    assert losses == logged(tmp_path / "second")
+    assert len(set(losses)) == 4
+
+
+def test_a_stream_in_augmented_dataset_is_refused():
+    with pytest.raises(TypeError, match="got a generator, whose rows come one after another; wrap it in Augmented"):
+        AugmentedDataset(stream(2))
 
 
 def test_example_refuses_quantised_training_without_adapters(run_example, capsys):

@@ -22,6 +22,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read by huggingface_hub when it 
 import numpy as np
 import torch
 from accelerate.state import AcceleratorState, DistributedType, PartialState
+from torch.utils.data import Dataset
 from transformers import AutoConfig, AutoModelForMultimodalLM, AutoProcessor, Trainer, TrainerCallback
 
 from transformers_videollama.training import (
@@ -90,6 +91,7 @@ def make_trainer(
     dtype: str = "float32",
     branch_from: str | Path | None = None,
     callbacks: Sequence[TrainerCallback] = (),
+    train_dataset: Dataset | None = None,
     eval_dataset: Sequence[dict] | None = None,
     **arguments,
 ) -> Trainer:
@@ -106,7 +108,7 @@ def make_trainer(
         model,
         arguments,
         data_collator=stage.collator(AutoProcessor.from_pretrained(checkpoint)),
-        train_dataset=AugmentedDataset(conversations(20) if rows is None else rows),
+        train_dataset=train_dataset or AugmentedDataset(conversations(20) if rows is None else rows),
         eval_dataset=eval_dataset,
         callbacks=[EpochCallback(), LossFile(), *callbacks],
     )

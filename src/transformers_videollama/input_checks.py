@@ -5,9 +5,30 @@ import torch
 from .configuration_video_llama import VideoLlamaConfig
 
 
-__all__ = ["check_labels", "check_pixels", "check_spectrograms", "check_step_mask", "check_steps"]
+__all__ = ["check_autocast", "check_labels", "check_pixels", "check_spectrograms", "check_step_mask", "check_steps"]
 
 NAMED_IDS = 5  # of wrong labels that a message lists
+
+
+def check_autocast(weights: torch.Tensor) -> None:
+    """
+    torch's autocast of CPUs knows one 16-bit type at a time, and ends in the middle of a network of the other.
+
+    Args:
+        weights (`torch.Tensor`): One of the model, for its device and dtype.
+
+    Raises:
+        ValueError: for weights in bfloat16 or float16 on a CPU, where autocast uses the other.
+    """
+    if weights.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        return
+    used = torch.get_autocast_dtype("cpu")
+    if {weights.dtype, used} == {torch.bfloat16, torch.float16}:
+        raise ValueError(
+            f"got weights in {weights.dtype} on a CPU under autocast in {used}, which torch cannot mix there; load "
+            f"the model with from_pretrained(..., dtype={used}) or torch.float32, or leave bf16 and fp16 of the "
+            "training arguments out"
+        )
 
 
 def check_pixels(pixels: torch.Tensor, image_size: int) -> None:

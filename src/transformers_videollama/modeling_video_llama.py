@@ -46,7 +46,7 @@ from transformers.utils.generic import is_flash_attention_requested
 
 from .configuration_video_llama import VideoLlamaConfig, VideoLlamaResamplerConfig
 from .generation_video_llama import CACHE_NAME, VideoLlamaGenerationMixin, named_cache
-from .input_checks import check_labels, check_pixels, check_spectrograms, check_step_mask, check_steps
+from .input_checks import check_autocast, check_labels, check_pixels, check_spectrograms, check_step_mask, check_steps
 from .messages import ITEM_ARGUMENTS, group_inputs
 from .modeling_imagebind import VideoLlamaAudioModel, VideoLlamaAudioVisionModel
 
@@ -544,10 +544,12 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
 
         Raises:
             ValueError: where raw input and features of one modality are both given, where placeholders and features
-                are not equally many, where two caches are given, and as the `get_*_features`.
+                are not equally many, where two caches are given, for weights in float16 under autocast in bfloat16 on
+                a CPU or the other way round, and as the `get_*_features`.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("exactly one of input_ids and inputs_embeds must be given")
+        check_autocast(self.get_input_embeddings().weight)
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
 

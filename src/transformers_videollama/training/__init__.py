@@ -4,7 +4,7 @@ Training Video-LLaMA with the library's `Trainer`: stages, collator, data, check
 Needs the extra `train` for datasets and LoRA: `pip install 'transformers-videollama[train]'`.
 """
 
-from .augmentation import AugmentedDataset, EpochCallback
+from .augmentation import AugmentedDataset, AugmentedIterableDataset, EpochCallback
 from .branches import load_branch, save_branch
 from .callbacks import BranchCheckpointCallback, last_checkpoint
 from .collator import VideoLlamaDataCollator
@@ -19,6 +19,7 @@ __all__ = [
     "DATASET_FORMATS",
     "STAGES",
     "AugmentedDataset",
+    "AugmentedIterableDataset",
     "BranchCheckpointCallback",
     "DatasetError",
     "EpochCallback",

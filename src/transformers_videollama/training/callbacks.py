@@ -24,6 +24,9 @@ class BranchCheckpointCallback(TrainerCallback):
     `from_pretrained` refuses it, since the frozen parts are not in it. `Trainer.save_model` saves the whole model as
     ever.
 
+    `TrainingArguments(resume_from_checkpoint=...)` tells the callback before `train` that a run goes on. Otherwise the
+    `Trainer` lists all frozen parameters as missing in the checkpoint.
+
     Under FSDP and DeepSpeed's ZeRO-3, the library also writes its own sharded copy of the whole model, and resumes
     from that.
 
@@ -33,9 +36,14 @@ class BranchCheckpointCallback(TrainerCallback):
     """
 
     def __init__(self):
-        self._ignored_before = None
+        self._ignored_before, self._left_out = None, False
+
+    def on_init_end(self, args, state, control, model=None, **kwargs):
+        if args.resume_from_checkpoint and not hasattr(model, "peft_config"):
+            self._leave_out_frozen_parts(model)  # or the Trainer lists them all as missing in the checkpoint
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
+        self._take_all_parts(model)
         if hasattr(model, "peft_config"):
             raise ValueError("PEFT saves adapters and modules_to_save alone already; leave this callback out")
         if args.save_strategy == SaveStrategy.BEST:  # decided too late to leave the frozen parts out
@@ -56,13 +64,19 @@ class BranchCheckpointCallback(TrainerCallback):
         """Leaves out the frozen parts; a checkpoint that is written over is not complete until its state is there."""
         if args.should_save:
             (_folder(args, state) / TRAINER_STATE_NAME).unlink(missing_ok=True)
-        self._ignored_before = model._keys_to_ignore_on_save
+        self._leave_out_frozen_parts(model)
+
+    def _leave_out_frozen_parts(self, model) -> None:
+        self._ignored_before, self._left_out = model._keys_to_ignore_on_save, True
         trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         model._keys_to_ignore_on_save = model.state_dict().keys() - trained
 
+    def _take_all_parts(self, model) -> None:
+        if self._left_out:
+            model._keys_to_ignore_on_save, self._ignored_before, self._left_out = self._ignored_before, None, False
+
     def on_save(self, args, state, control, model=None, **kwargs):
-        if self._ignored_before is not None:
-            model._keys_to_ignore_on_save, self._ignored_before = self._ignored_before, None
+        self._take_all_parts(model)
         folder = _folder(args, state)
         weights = folder / SAFE_WEIGHTS_NAME
         trained = trained_state(model) if is_sharded(model) else None  # gathered by all processes

@@ -89,6 +89,8 @@ class TrainingStage:
             "use_cpu": not torch.accelerator.is_available(),
             # Every batch runs the branches that train (VideoLlamaDataCollator)
             "ddp_find_unused_parameters": False,
+            # Every process makes its own batches of a stream: one that is cut by rows loses the items of its rows
+            "accelerator_config": {"dispatch_batches": False},
         }
         return TrainingArguments(output_dir=output_dir, **{**defaults, **overrides})
 
