@@ -106,6 +106,22 @@ def test_exactly_the_branches_train(fresh_model, processor, clip, name, tmp_path
     assert trained - changed <= {parameter for parameter in trained if parameter.endswith(".bias")}
 
 
+@pytest.mark.parametrize("installed", ("2.11.0+cu130", "2.14.1+cu130"))
+def test_torch_compile_on_a_cpu_is_refused_where_torch_cannot(tmp_path, monkeypatch, installed):
+    monkeypatch.setattr(torch, "__version__", installed)
+    for name in ("BACKEND", "MODE"):  # which the library sets, and accelerate reads from then on
+        monkeypatch.setenv(f"ACCELERATE_DYNAMO_{name}", "")
+    options = {"torch_compile": True, "use_cpu": True}
+    if installed.startswith("2.14"):
+        assert STAGES["vl2"].training_arguments(str(tmp_path), **options).torch_compile
+    else:
+        message = (
+            r"torch 2\.11\.0\+cu130 cannot compile .* for a CPU; leave torch_compile, .* out, or install torch 2\.14"
+        )
+        with pytest.raises(ValueError, match=message):
+            STAGES["vl2"].training_arguments(str(tmp_path), **options)
+
+
 def test_frozen_parts_have_no_dropout(fresh_model):
     """The original keeps frozen encoders in evaluation mode; the language model's checkpointing needs the other."""
     for stage in (STAGES["vl1"], STAGES["al1"], STAGES["av2"]):

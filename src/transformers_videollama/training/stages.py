@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from packaging.version import Version
 from transformers import TrainingArguments
 
 from ..chat_templates import load_chat_template
@@ -19,6 +20,10 @@ __all__ = ["STAGES", "TrainingStage", "prepare_for_stage"]
 
 WARMUP_START = 1e-6  # learning rate that the warm-up of every stage starts from
 WEIGHT_DECAY = 0.05
+COMPILES = ("torch_compile", "torch_compile_backend", "torch_compile_mode")  # each of them makes the Trainer compile
+# The first torch that was seen to build the library's attention masks of varying lengths for CPUs. 2.11 writes C++ that
+# does not compile (pytorch's pull request 180212).
+COMPILES_FOR_CPUS = Version("2.14")
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,9 @@ class TrainingStage:
 
         Returns:
             `TrainingArguments`
+
+        Raises:
+            ValueError: for `torch_compile` on a CPU with a torch before 2.14, which cannot build the model there.
         """
         learning_rate = overrides.get("learning_rate", self.learning_rate)
         defaults: dict[str, Any] = {
@@ -92,7 +100,10 @@ class TrainingStage:
             # Every process makes its own batches of a stream: one that is cut by rows loses the items of its rows
             "accelerator_config": {"dispatch_batches": False},
         }
-        return TrainingArguments(output_dir=output_dir, **{**defaults, **overrides})
+        settings = {**defaults, **overrides}
+        if settings["use_cpu"] and any(settings.get(name) for name in COMPILES):
+            _check_compiling_for_cpus()
+        return TrainingArguments(output_dir=output_dir, **settings)
 
     def collator(self, processor: VideoLlamaProcessor, **overrides: Any) -> VideoLlamaDataCollator:
         """
@@ -148,6 +159,14 @@ STAGES = {
         TrainingStage("av2", ("video", "audio"), "chat", 3e-5, 1e-5, 1000, 3000, 4),
     )
 }
+
+
+def _check_compiling_for_cpus() -> None:
+    if Version(torch.__version__) < COMPILES_FOR_CPUS:
+        raise ValueError(
+            f"torch {torch.__version__} cannot compile batches of different lengths for a CPU; leave "
+            f"{', '.join(COMPILES)} out, or install torch {COMPILES_FOR_CPUS} or later"
+        )
 
 
 def prepare_for_stage(model: VideoLlamaForConditionalGeneration, stage: TrainingStage) -> list[str]:
