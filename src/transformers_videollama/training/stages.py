@@ -21,8 +21,8 @@ __all__ = ["STAGES", "TrainingStage", "prepare_for_stage"]
 WARMUP_START = 1e-6  # learning rate that the warm-up of every stage starts from
 WEIGHT_DECAY = 0.05
 COMPILES = ("torch_compile", "torch_compile_backend", "torch_compile_mode")  # each of them makes the Trainer compile
-# The first torch that was seen to build the library's attention masks of varying lengths for CPUs. 2.11 writes C++ that
-# does not compile (pytorch's pull request 180212).
+# The first torch that was seen to build the library's attention masks of varying lengths for CPUs. 2.11 writes C++
+# that does not compile (pytorch's pull request 180212).
 COMPILES_FOR_CPUS = Version("2.14")
 
 
