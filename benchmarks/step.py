@@ -31,7 +31,7 @@ def run(options: Options) -> dict[str, Any]:
     """Rows: where the batch comes from, and checkpointing."""
     model, processor = model_of(options), processor_of(options.size)
     prepare_for_stage(model, STAGE)
-    collator = STAGE.collator(processor)
+    collator = STAGE.collator(processor, recipe="paper")
     batch = 2 if options.size == "tiny" else BATCH
     with tempfile.TemporaryDirectory() as folder:
         clips = [str(render_clip(Path(folder) / f"{seed}.mp4", seconds=6, seed=seed)) for seed in range(batch)]

@@ -53,9 +53,9 @@ def run(options: Options) -> dict[str, Any]:
         started = time.perf_counter()
         compute_features(folder, options)
         computing = (time.perf_counter() - started) / CLIPS
-        processor = AutoProcessor.from_pretrained(folder / "model")
+        collator = STAGE.collator(AutoProcessor.from_pretrained(folder / "model"), recipe="paper")
         rows = load_messages(folder / "clips.csv", format="webvid")
-        tokens = int(STAGE.collator(processor)([rows[i] for i in range(CLIPS)])["attention_mask"].sum())
+        tokens = int(collator([rows[i] for i in range(CLIPS)])["attention_mask"].sum())
         # Of the released size, the encoders would keep about six times as much in autograd as of the small one
         variants = [name for name in VARIANTS if options.size != "7b" or "autograd" not in name]
         measured = [row_of(name, folder, tokens, options) for name in variants]
@@ -89,6 +89,7 @@ def compute_features(folder: Path, options: Options) -> None:
         folder / "features",
         model=str(folder / "model"),
         format="webvid",
+        load_audio_from_video=False,
         device=str(options.device),
         dtype=str(options.dtype).removeprefix("torch."),
     )
@@ -104,14 +105,14 @@ def training_step(
 ) -> Callable[[], None]:
     """A step as the `Trainer` does it in one process: reading and collating the rows, forward, backward, AdamW."""
     model = AutoModelForMultimodalLM.from_pretrained(folder / "model", dtype=dtype, device_map=device)
-    processor = AutoProcessor.from_pretrained(folder / "model")
+    collator = STAGE.collator(AutoProcessor.from_pretrained(folder / "model"), recipe="paper")
     rows: Sequence[Any] = load_messages(folder / "clips.csv", format="webvid")
     if from_features:
-        rows = load_features(folder / "features", model, processor)
+        rows = load_features(folder / "features", model, collator.processor_as_trained())
     if checkpointing:
         checkpoint_activations(model)
     prepare_for_stage(model, STAGE)
-    return step_of(model.train(), STAGE.collator(processor), rows, in_autograd)
+    return step_of(model.train(), collator, rows, in_autograd)
 
 
 def reading_rate(folder: Path, repeats: int) -> float:

@@ -1,5 +1,6 @@
 """From chat messages to batches, and the original's training losses by this way."""
 
+import copy
 import json
 import re
 
@@ -153,19 +154,28 @@ def test_arrow_rows(processor, folder):
     assert all(torch.equal(plain[name], through_arrow[name]) for name in plain)
 
 
-def test_sound_of_videos_is_only_heard_when_asked_for(processor, folder):
+@pytest.mark.parametrize("own", (False, True))
+def test_sound_of_videos_is_heard_as_the_call_or_the_processor_says(processor, folder, own):
+    processor = copy.copy(processor)
+    processor.load_audio_from_video = own
     row = chat(media("video", folder / "0.mp4"))
-    assert "input_features" not in VideoLlamaDataCollator(processor)([row])
-    assert "input_features" in VideoLlamaDataCollator(processor, load_audio_from_video=True)([row])
+    heard = [
+        "input_features" in VideoLlamaDataCollator(processor, load_audio_from_video=hear)([row])
+        for hear in (None, False, True)
+    ]
+    assert heard == [own, False, True]
 
 
-def test_timestamps_are_only_written_when_asked_for(processor, folder):
+@pytest.mark.parametrize("own", (False, True))
+def test_timestamps_are_written_as_the_call_or_the_processor_says(processor, folder, own):
+    processor = copy.copy(processor)
+    processor.add_timestamps = own
     row = chat(media("video", folder / "silent.mp4"))
     texts = [
         processor.tokenizer.decode(VideoLlamaDataCollator(processor, add_timestamps=add)([row])["input_ids"][0])
-        for add in (False, True)
+        for add in (None, False, True)
     ]
-    assert ["frames sampled at" in text for text in texts] == [False, True]
+    assert ["frames sampled at" in text for text in texts] == [own, False, True]
 
 
 def test_frames_as_sound(model, processor, folder):
@@ -275,7 +285,7 @@ def test_bad_rows(processor, row, message):
 
 
 def test_long_conversations_are_cut_unless_an_item_is_beyond(processor, folder):
-    collator = VideoLlamaDataCollator(processor, max_length=120)
+    collator = VideoLlamaDataCollator(processor, load_audio_from_video=False, max_length=120)
     long = chat(media("video", folder / "0.mp4"), answer="word " * 200)
     batch = collator([long])
     assert batch["input_ids"].shape == (1, 120)
@@ -319,7 +329,7 @@ def test_bad_options(processor, options, message):
 @pytest.mark.parametrize("kind", ("image", "video", "audio"))
 def test_encoded_items_give_the_same_logits(model, processor, folder, kind):
     row = chat(media(kind, folder / ("image.png" if kind == "image" else "0.mp4")))
-    collator = VideoLlamaDataCollator(processor)
+    collator = VideoLlamaDataCollator(processor, load_audio_from_video=False, add_timestamps=False)
     batch = collator([row, row])
     base = model.model
     with torch.no_grad():

@@ -167,7 +167,7 @@ PROCESSOR = {
     "": {
         "num_video_tokens": NOT_COUNTS,
         "num_audio_tokens": (None, -1, 1.5, NAN, INF, 10**9, "4", [], True),
-        "load_audio_from_video": (None, 1, "yes", [], 0.5),
+        **dict.fromkeys(("load_audio_from_video", "add_timestamps"), (None, 1, "yes", [], 0.5)),
         "stop_string": (3, "", [], True, {}),
     },
     "image_processor": PICTURES,

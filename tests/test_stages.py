@@ -158,12 +158,20 @@ def test_frozen_encoders_stay_out_of_autograd(fresh_model):
 
 
 def test_stages_follow_the_prompt_style(processors):
-    """Before LLaMA-2, the text of instruction tuning was not that of inference."""
-    templates = {style: STAGES["vl2"].collator(processor).chat_template for style, processor in processors.items()}
+    """In the paper, before LLaMA-2, the text of instruction tuning was not that of inference."""
+    stage = STAGES["vl2"]
+    templates = {
+        style: stage.collator(processor, recipe="paper").chat_template for style, processor in processors.items()
+    }
     assert templates["llama-2"] is None
     assert "Human: " in templates["vicuna"]
     texts = {name: STAGES[name].collator(processors["vicuna"]).text for name in STAGES}
     assert texts == {"vl1": "caption", "vl2": "chat", "al1": "caption", "al2": "chat", "av2": "chat"}
+    assert all(stage.collator(processor).chat_template is None for processor in processors.values())
+    with pytest.raises(ValueError, match=r"recipe must be one of .*paper.*, got 'papers'"):
+        stage.collator(processors["vicuna"], recipe="papers")
+    with pytest.raises(ValueError, match="stage av2 trains on real sound, which the paper did not"):
+        STAGES["av2"].collator(processors["vicuna"], recipe="paper")
 
 
 @pytest.mark.parametrize(

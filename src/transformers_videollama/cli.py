@@ -192,6 +192,13 @@ def _add_precompute_options(command: argparse.ArgumentParser) -> None:
         help="share of the rows that may be left out (default: %(default)s)",
     )
     add(
+        "--no-audio",
+        dest="load_audio_from_video",
+        action="store_const",
+        const=False,
+        help="leave out the sound of videos, which training without it does not need",
+    )
+    add(
         "--media-workers",
         type=int,
         default=1,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .block_keys import BLOCK_OPTIONS
-from .media import MediaAccess, Sound, load_image, load_sound
+from .media import MediaAccess, Sound, Video, load_image, load_sound
 from .media.options import Downmix
 from .media.parallel import in_parallel
 from .messages import Block, EncodedMedia, Message, parse_message
@@ -93,8 +93,8 @@ class OpenedMedia:
 
     def _open_video(self, source: Any, fields: Mapping[str, Any]) -> list[dict]:
         if isinstance(source, EncodedMedia):
-            self.videos.append(source)
-            return [{"type": "video"}]
+            sound = None if source.sound is None else EncodedMedia(source.sound)
+            return self._video_blocks(source, sound)
         own = {name: fields[name] for name in BLOCK_OPTIONS["video"] if name in fields}
         downmix = own.pop("downmix", None)
         shared = {**self.video_options, "video_metadata": next(self.video_metadata, None), "access": self.access}
@@ -102,12 +102,15 @@ class OpenedMedia:
             shared.pop("num_frames", None)
             shared.pop("fps", None)
         (video,) = self.video_processor.open_videos([source], **{**shared, **own})
+        return self._video_blocks(video, None if video.sound is None else _with_downmix(video.sound, downmix))
+
+    def _video_blocks(self, video: Video | EncodedMedia, sound: Sound | EncodedMedia | None) -> list[dict]:
         self.videos.append(video)
         opened: dict[str, Any] = {"type": "video"}
         if self.add_timestamps and video.timestamps is not None:
             opened["timestamps"] = list(video.timestamps)
-        if self.hear and video.sound is not None:
-            self.sounds.append(_with_downmix(video.sound, downmix))
+        if self.hear and sound is not None:
+            self.sounds.append(sound)
             return [{"type": "audio"}, opened]
         return [opened]
 

@@ -87,9 +87,13 @@ class EncodedMedia:
         features (`torch.Tensor`, float): `(T, Q, D)` from [`~VideoLlamaModel.get_frame_features`] for the frames of a
             video or an image (T = 1), or `(T, D)`, the `pooler_output` of one of ImageBind's trunks for the clips of
             a sound, or for frames that stand in for a sound.
+        timestamps (`tuple[float, ...]`, *optional*): Seconds, one for each frame of a video.
+        sound (`torch.Tensor`, float, *optional*): `(T, D)`, the features of the sound of a video.
     """
 
     features: torch.Tensor
+    timestamps: tuple[float, ...] | None = None
+    sound: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,6 +45,7 @@ SETTINGS = {
     "num_video_tokens": whole(1, 4096),
     "num_audio_tokens": whole(0, 4096),
     "load_audio_from_video": flag,
+    "add_timestamps": flag,
     "stop_string": optional(Check("text that is not empty", lambda value: isinstance(value, str) and bool(value))),
 }
 
@@ -101,6 +102,8 @@ class VideoLlamaProcessor(ProcessorMixin):
             say. `False` for a checkpoint without audio branch.
         stop_string (`str`, *optional*): The text that ends an answer in the prompt style, such as "###", in addition
             to the end token.
+        add_timestamps (`bool`, defaults to `True`): Whether the sentence about the times of its frames follows a
+            video without sound if the call does not say.
     """
 
     valid_processor_kwargs = VideoLlamaProcessorKwargs
@@ -116,11 +119,13 @@ class VideoLlamaProcessor(ProcessorMixin):
         num_audio_tokens: int = 8,
         load_audio_from_video: bool = True,
         stop_string: str | None = None,
+        add_timestamps: bool = True,
     ):
         self.num_video_tokens = num_video_tokens
         self.num_audio_tokens = num_audio_tokens
         self.load_audio_from_video = load_audio_from_video
         self.stop_string = stop_string
+        self.add_timestamps = add_timestamps
         check_settings(self, SETTINGS)
         super().__init__(image_processor, video_processor, feature_extractor, tokenizer, chat_template=chat_template)
         self.image_token, self.video_token, self.audio_token = PLACEHOLDER_TOKENS.values()
@@ -157,7 +162,7 @@ class VideoLlamaProcessor(ProcessorMixin):
         return_dict: bool = False,
         return_tensors: str | None = None,
         load_audio_from_video: bool | None = None,
-        add_timestamps: bool = True,
+        add_timestamps: bool | None = None,
         processor_kwargs: dict | None = None,
         access: MediaAccess | None = None,
         **kwargs,
@@ -187,10 +192,11 @@ class VideoLlamaProcessor(ProcessorMixin):
             return_tensors (`str`, *optional*): "pt" or "np".
             load_audio_from_video (`bool`, *optional*): Whether the sound of a video that has some is heard; the
                 processor's own setting by default. A checkpoint without audio branch says once that it leaves it out.
-            add_timestamps (`bool`, defaults to `True`): Whether the sentence about the times of its frames follows a
-                video without sound, if they are known.
+            add_timestamps (`bool`, *optional*): Whether the sentence about the times of its frames follows a video
+                without sound, if they are known; the processor's own setting by default.
             processor_kwargs (`dict`, *optional*): Arguments of the processor's call, such as `num_frames`, `fps`,
-                `downmix`, `padding`.
+                `downmix`, `padding`. `load_audio_from_video` and `add_timestamps` may stand here as well, and then go
+                before the arguments of that name, of which the library's server always gives the first.
             access ([`MediaAccess`], *optional*): What may be opened, and how much work one item and all of them may
                 be; what `restrict_media_access` has set for the process by default.
             kwargs: Variables of the template; the rest is taken as `processor_kwargs`.
@@ -242,7 +248,7 @@ class VideoLlamaProcessor(ProcessorMixin):
         messages: Sequence[Mapping],
         *,
         load_audio_from_video: bool | None = None,
-        add_timestamps: bool = True,
+        add_timestamps: bool | None = None,
         processor_kwargs: dict | None = None,
         access: MediaAccess | None = None,
     ) -> tuple[list[dict], BatchFeature]:
@@ -305,18 +311,25 @@ class VideoLlamaProcessor(ProcessorMixin):
         self,
         options: dict,
         load_audio_from_video: bool | None,
-        add_timestamps: bool,
+        add_timestamps: bool | None,
         access: MediaAccess | None,
     ) -> OpenedMedia:
-        check_options({"load_audio_from_video": load_audio_from_video, "add_timestamps": add_timestamps})
-        hear = self.load_audio_from_video if load_audio_from_video is None else load_audio_from_video
+        hear = self._setting("load_audio_from_video", load_audio_from_video, options)
+        tell = self._setting("add_timestamps", add_timestamps, options)
         if hear and not self.num_audio_tokens:  # the library's server asks for it of any model
             logger.warning_once("the sound of videos is left out: this checkpoint has no audio branch")
             hear = False
         as_sound = {**options, **options.get("videos_kwargs", {})}.get("frames_as_sound", False)
         options = {**options, **self._frame_limit(as_sound)}
         access = media_access() if access is None else access
-        return OpenedMedia(self.video_processor, options, hear=hear, add_timestamps=add_timestamps, access=access)
+        return OpenedMedia(self.video_processor, options, hear=hear, add_timestamps=tell, access=access)
+
+    def _setting(self, name: str, given: bool | None, options: dict) -> bool:
+        """What the options of a call say, which no longer hold it then, or its argument, or the processor itself."""
+        check_options({name: given})
+        said = options.pop(name, None)
+        given = given if said is None else said
+        return getattr(self, name) if given is None else given
 
     def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
         """Flat lists of items, in the order of the placeholders; the library's hook before `validate_inputs`."""

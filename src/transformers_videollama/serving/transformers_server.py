@@ -5,11 +5,12 @@ from argparse import Namespace
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from ..processing_video_llama import VideoLlamaProcessor
 from .limits import MODELS, RequestLimits
 from .schema import error_body
 
 
-__all__ = ["serve_with_transformers"]
+__all__ = ["serve_with_transformers", "template_options"]
 
 
 def serve_with_transformers(args: Namespace) -> None:
@@ -20,10 +21,8 @@ def serve_with_transformers(args: Namespace) -> None:
         args (`Namespace`): as [`~transformers_videollama.serving.serve`] takes them.
     """
     from fastapi.routing import APIRoute
-    from transformers import AutoVideoProcessor
+    from transformers import AutoProcessor
     from transformers.cli.serve import Serve  # which says itself what it lacks
-
-    num_frames = AutoVideoProcessor.from_pretrained(args.model).num_frames
 
     class LimitedServe(Serve):
         def start_server(self) -> None:
@@ -40,9 +39,20 @@ def serve_with_transformers(args: Namespace) -> None:
         port=args.port,
         device=args.device or "auto",
         dtype=args.dtype,
-        chat_template_kwargs=json.dumps({"num_frames": num_frames}),  # it would take 32 of any video
+        chat_template_kwargs=json.dumps(template_options(AutoProcessor.from_pretrained(args.model))),
         non_blocking=True,
     )
+
+
+def template_options(processor: VideoLlamaProcessor) -> dict[str, Any]:
+    """
+    The arguments of `apply_chat_template` for every request, as the processor has them: the library's server would
+    hear any video, and take 32 frames of it.
+    """
+    return {
+        "num_frames": processor.video_processor.num_frames,
+        "processor_kwargs": {"load_audio_from_video": processor.load_audio_from_video},
+    }
 
 
 def _models_route(model: str) -> Callable[[], Awaitable[dict]]:

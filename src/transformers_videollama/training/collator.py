@@ -1,5 +1,6 @@
 """Chat messages -> batches to train on: the loss is on the answers alone."""
 
+import copy
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
@@ -45,9 +46,10 @@ class VideoLlamaDataCollator:
         chat_template (`str`, *optional*): of "chat"; by default the processor's own.
         frames_as_sound (`bool`, defaults to `False`): Whether frames stand in for sound: images and videos take the
             places of sounds, and go through ImageBind's vision trunk. This is how the audio branch is trained.
-        load_audio_from_video (`bool`, defaults to `False`): Whether the sound of videos is heard, too.
-        add_timestamps (`bool`, defaults to `False`): Whether the sentence about the times of frames is written, which
-            the original leaves out in training.
+        load_audio_from_video (`bool`, *optional*): Whether the sound of videos is heard, too; by default what the
+            processor says, as when the model is asked, and `False` if frames stand in for sound.
+        add_timestamps (`bool`, *optional*): Whether the sentence about the times of frames is written; by default as
+            above. The original leaves sound and sentence out in training.
         branches (`Sequence[str]`, defaults to `("video",)`): "video", "audio": the branches that run in every batch.
         max_length (`int`, *optional*): Tokens of a row; a longer row is cut at its end.
         max_unreadable (`int`, defaults to 100): Rows that may be left out. Processes that load data for one training
@@ -68,8 +70,8 @@ class VideoLlamaDataCollator:
         text: Literal["chat", "caption"] = "chat",
         chat_template: str | None = None,
         frames_as_sound: bool = False,
-        load_audio_from_video: bool = False,
-        add_timestamps: bool = False,
+        load_audio_from_video: bool | None = None,
+        add_timestamps: bool | None = None,
         branches: Sequence[Literal["video", "audio"]] = ("video",),
         max_length: int | None = None,
         max_unreadable: int = 100,
@@ -83,8 +85,8 @@ class VideoLlamaDataCollator:
         self.text = text
         self.chat_template = chat_template
         self.frames_as_sound = frames_as_sound
-        self.load_audio_from_video = load_audio_from_video
-        self.add_timestamps = add_timestamps
+        self.load_audio_from_video = self._setting("load_audio_from_video", load_audio_from_video)
+        self.add_timestamps = self._setting("add_timestamps", add_timestamps)
         self.branches = tuple(branches)
         self.max_length = max_length
         self.unreadable = UnreadableRows(max_unreadable, max_unreadable_share)
@@ -123,7 +125,7 @@ class VideoLlamaDataCollator:
             MediaError (a `ValueError`): for an item that cannot be read.
             ValueError: for a conversation without an answer, or whose items reach beyond `max_length`.
         """
-        messages = self._open(example)
+        messages = self.open_media(example)
         inputs = self._encode_caption(messages) if self.text == "caption" else self._encode_chat(messages)
         row = {name: inputs[name] for name in ("input_ids", "labels")}
         row |= {name: inputs[name] for names in MEDIA_ARGUMENTS.values() for name in names if name in inputs}
@@ -131,6 +133,29 @@ class VideoLlamaDataCollator:
         if not (row["labels"] != IGNORE_INDEX).any():
             raise ValueError("the conversation has no answer to learn from within max_length")
         return row
+
+    def processor_as_trained(self) -> VideoLlamaProcessor:
+        """
+        The processor to save with the model, so that it is asked as these batches train it.
+
+        Returns:
+            [`VideoLlamaProcessor`]: a copy with `load_audio_from_video`, `add_timestamps` and, of "chat", the chat
+            template of the batches. If frames stand in for sound the copy is as the processor is, since the branch is
+            trained for real sound.
+        """
+        processor = copy.copy(self.processor)
+        if self.frames_as_sound:
+            return processor
+        processor.load_audio_from_video = self.load_audio_from_video
+        processor.add_timestamps = self.add_timestamps
+        if self.text == "chat" and self.chat_template is not None:
+            template = processor.named_template(self.chat_template)
+            several = processor.chat_template if isinstance(processor.chat_template, dict) else None
+            processor.chat_template = template if several is None else {**several, "default": template}
+        return processor
+
+    def _setting(self, name: str, given: bool | None) -> bool:
+        return (getattr(self.processor, name) and not self.frames_as_sound) if given is None else given
 
     def _check_template(self) -> None:
         """Without marks no token would have a loss."""
@@ -180,8 +205,8 @@ class VideoLlamaDataCollator:
             **kwargs,
         )
 
-    def _open(self, example: Mapping) -> list[dict]:
-        """The conversation with its images and videos opened, and augmented if the row says so."""
+    def open_media(self, example: Mapping) -> list[dict]:
+        """The messages of a row with its images and videos opened, and augmented if the row says so."""
         if "messages" not in example and "conversations" not in example:
             raise ValueError(f"a row must have the column 'messages', got {sorted(example)}")
         seed = example.get("augmentation_seed")

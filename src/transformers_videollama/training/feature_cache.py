@@ -6,7 +6,9 @@ A cache is a folder, which `videollama precompute` writes and [`load_features`] 
     features.json                        the origin of the features: weights, processor, data, options
     rows/                                the conversations, as `datasets` saves them
     features-00000-of-00042.safetensors  features of the items of `shard_size` rows, each under "row.message.block";
-                                         in its metadata the rows that could not be read, and a checksum of each item
+                                         of a video also its sound and the times of its frames, under that name with
+                                         ".sound" and ".times"; in its metadata the rows that could not be read, and
+                                         a checksum of each item
 
 Every file appears whole or not at all.
 """
@@ -45,7 +47,7 @@ logger = logging.get_logger(__name__)
 
 Branch = Literal["video", "audio"]
 
-CACHE_VERSION = 1  # of the layout above
+CACHE_VERSION = 2  # of the layout above
 HEADER_NAME, ROWS_NAME = "features.json", "rows"
 OPEN_SHARDS = 256  # that a process keeps mapped
 # The parts of the model that are frozen in every stage of training, and that the features of a branch come from
@@ -66,6 +68,7 @@ def feature_header(
     data: Mapping[str, str],
     *,
     branch: Branch,
+    sound: bool,
     dtype: str,
     shard_size: int,
     num_rows: int,
@@ -79,6 +82,7 @@ def feature_header(
         data (`Mapping`): `path` of the data file, its `checksum`, `format`, `media_dir`.
         branch (`str`): "video": images and videos go through the vision tower and the image Q-Former, sounds through
             ImageBind's audio trunk. "audio": images and videos go through ImageBind's vision trunk.
+        sound (`bool`): Whether the sound of videos is in it.
         dtype (`str`): The dtype of weights and features.
         shard_size, num_rows (`int`): Rows of a shard, and of the data.
 
@@ -93,7 +97,13 @@ def feature_header(
         "weights": _weights_checksums(model, branch),
         "processor": _processor_settings(processor),
         "data": dict(data),
-        "options": {"branch": branch, "dtype": dtype, "shard_size": shard_size, "num_rows": num_rows},
+        "options": {
+            "branch": branch,
+            "sound": sound,
+            "dtype": dtype,
+            "shard_size": shard_size,
+            "num_rows": num_rows,
+        },
     }
 
 
@@ -127,7 +137,13 @@ class FeatureCache:
     def open(cls, folder: str | os.PathLike) -> "FeatureCache":
         path = Path(folder) / HEADER_NAME
         try:
-            return cls(folder, json.loads(path.read_text(encoding="utf-8")))
+            header = json.loads(path.read_text(encoding="utf-8"))
+            if header["version"] != CACHE_VERSION:
+                raise FeatureCacheError(
+                    f"{path} is of version {header['version']}, expected {CACHE_VERSION}; compute the features again "
+                    "into another folder"
+                )
+            return cls(folder, header)
         except FileNotFoundError as error:
             raise FeatureCacheError(f"{folder} has no {HEADER_NAME}; videollama precompute writes one") from error
         except (KeyError, TypeError, json.JSONDecodeError) as error:
@@ -219,11 +235,25 @@ class FeatureCache:
         reasons = [FeatureShard(self, shard).about["unreadable"] for shard in self.shards()]
         return {int(row): reason for part in reasons for row, reason in part.items()}
 
+    def check_sound(self, processor: VideoLlamaProcessor) -> None:
+        """
+        Raises:
+            FeatureCacheError (a `ValueError`): if the processor hears the sound of videos, which is not in the cache.
+        """
+        hears = self.branch == "video" and processor.load_audio_from_video and processor.num_audio_tokens > 0
+        if hears and not self.header["options"]["sound"]:
+            raise FeatureCacheError(
+                f"the features in {self.folder} are without the sound of videos, which the processor hears; compute "
+                "them again without --no-audio into another folder, or train without sound, as the paper did: with "
+                "--recipe paper of examples/train.py, or load_audio_from_video=False of the processor"
+            )
+
     def write_shard(self, shard: int, features: dict[str, torch.Tensor], unreadable: dict[int, str]) -> None:
         """
         Args:
             shard (`int`): Its number.
-            features (`dict[str, torch.Tensor]`): The features of all items, under "row.message.block".
+            features (`dict[str, torch.Tensor]`): The features of all items, under "row.message.block", with ".sound"
+                and ".times" for the sound and the times (seconds, float64) of videos.
             unreadable (`dict[int, str]`): Row -> why it has no features.
         """
         about = {
@@ -251,6 +281,13 @@ class FeatureShard:
             raise FeatureCacheError(f"{self.path} is damaged: {error!r}; {COMPUTE_AGAIN}") from error
         if (self.about["cache"], self.about["shard"]) != (cache.fingerprint, shard):
             raise FeatureCacheError(f"{self.path} belongs to another cache, or is another shard; {COMPUTE_AGAIN}")
+
+    def media(self, name: str) -> EncodedMedia:
+        """An item, with its sound and its times if it has them."""
+        sound, times = (
+            self.read(part) if part in self.about["checksums"] else None for part in (f"{name}.sound", f"{name}.times")
+        )
+        return EncodedMedia(self.read(name), None if times is None else tuple(times.tolist()), sound)
 
     def read(self, name: str) -> torch.Tensor:
         try:
@@ -298,7 +335,7 @@ class FeatureDataset(Dataset):
             for j, block in enumerate(message["content"]):
                 kind = block["type"]
                 if kind in SOURCE_KEYS:
-                    content.append({"type": kind, kind: EncodedMedia(shard.read(f"{row}.{i}.{j}"))})
+                    content.append({"type": kind, kind: shard.media(f"{row}.{i}.{j}")})
                 else:
                     content.append({"type": kind, "text": block["text"]})
             messages.append({"role": message["role"], "content": content})
@@ -323,20 +360,23 @@ def load_features(folder: str | os.PathLike, model: torch.nn.Module, processor: 
         folder (`str` or `os.PathLike`)
         model: The Video-LLaMA that is to be trained. Its frozen encoders must be those of the cache; whether in
             float32 or bfloat16 makes no difference.
-        processor ([`VideoLlamaProcessor`]): It must prepare items as it did for the cache.
+        processor ([`VideoLlamaProcessor`]): It must prepare items as it did for the cache. If it hears the sound of
+            videos, the cache must have it; [`~VideoLlamaDataCollator.processor_as_trained`] hears what is trained.
 
     Returns:
         [`FeatureDataset`]
 
     Raises:
         FeatureCacheError (a `ValueError`): for a cache that is not complete, damaged, or computed with other weights
-            or settings, or whose data file has changed since; the message says what differs.
+            or settings, or without sound that is to be heard, or whose data file has changed since; the message says
+            what differs.
     """
     cache = FeatureCache.open(folder)
     data = dict(cache.header["data"])
     if os.path.exists(data["path"]):  # it need not be there: the conversations are in the cache
         data["checksum"] = file_checksum(data["path"])
     cache.check(feature_header(model, processor, data, **cache.header["options"]))
+    cache.check_sound(processor)
     dataset = FeatureDataset(cache)
     if dataset.unreadable:
         logger.warning(

@@ -37,6 +37,7 @@ def precompute(
     format: str = "messages",
     media_dir: str | os.PathLike | None = None,
     branch: Branch = "video",
+    load_audio_from_video: bool | None = None,
     batch_size: int = 64,
     shard_size: int = 256,
     processes: int = 1,
@@ -49,14 +50,15 @@ def precompute(
     """
     Computes the frozen encoders' features of the items of a dataset, for `load_features`. Shards that are already in
     the folder are read and compared with their checksums, and are not computed again, so a run that was stopped goes
-    on where it was. Frames are those of inference, without the random frames and crops of training. Videos are taken
-    without their sound.
+    on where it was. Frames are those of inference, without the random frames and crops of training.
 
     Args:
         data, format, media_dir: See `load_messages`.
         folder (`str` or `os.PathLike`): The folder for the cache.
         model (`str`): Folder of a converted checkpoint, or its id on the Hub.
         branch (`str`, defaults to "video"): The branch that is to be trained, "video" or "audio".
+        load_audio_from_video (`bool`, *optional*): Whether the sound of videos is encoded, too; what the processor
+            says by default. It never is for the audio branch, which frames stand in for sound for.
         batch_size (`int`, defaults to 64): Frames that are encoded at once.
         shard_size (`int`, defaults to 256): Rows of one file. 8 frames of the released size take 0.8 MB in float32.
         processes (`int`, defaults to 1): Each with a model of its own; on CUDA, process i uses GPU i.
@@ -84,6 +86,8 @@ def precompute(
     rows = load_messages(data, format=format, media_dir=media_dir)
     encoders = _load_encoders(model, dtype)
     processor = AutoProcessor.from_pretrained(model)
+    hear = processor.load_audio_from_video if load_audio_from_video is None else load_audio_from_video
+    sound = hear and branch == "video" and processor.num_audio_tokens > 0
     path = os.path.abspath(data)
     source = {
         "path": path,
@@ -92,13 +96,21 @@ def precompute(
         "media_dir": os.path.dirname(path) if media_dir is None else os.path.abspath(media_dir),
     }
     header = feature_header(
-        encoders, processor, source, branch=branch, dtype=dtype, shard_size=shard_size, num_rows=len(rows)
+        encoders,
+        processor,
+        source,
+        branch=branch,
+        sound=sound,
+        dtype=dtype,
+        shard_size=shard_size,
+        num_rows=len(rows),
     )
     cache = FeatureCache.create(folder, header, rows)
     collator = VideoLlamaDataCollator(
         processor,
         chat_template=ITEMS_TEMPLATE,
         frames_as_sound=branch == "audio",
+        load_audio_from_video=sound,
         max_unreadable=max_unreadable,
         max_unreadable_share=max_unreadable_share,
     )
@@ -139,7 +151,8 @@ class _Job:
         rows, unreadable = self.cache.rows(), {}
         for row in self.cache.shard_rows(shard):
             try:
-                batches.add(_row_items(row, rows[row], self.collator))
+                opened = self.collator.open_media(rows[row])
+                batches.add(_row_items(row, opened, self.collator), _times(row, opened))
             except ValueError as error:  # MediaError is one
                 self.collator.unreadable.leave_out(error)
                 unreadable[row] = str(error)
@@ -167,9 +180,10 @@ class _Batches:
         self.waiting: dict[str, tuple[str, torch.Tensor]] = {}
         self.features: dict[str, torch.Tensor] = {}
 
-    def add(self, items: dict[str, tuple[str, torch.Tensor]]) -> None:
-        """Takes items: name -> (argument of the model, its frames or clips `(T, ...)`)."""
+    def add(self, items: dict[str, tuple[str, torch.Tensor]], times: dict[str, torch.Tensor]) -> None:
+        """Takes items: name -> (argument of the model, its frames or clips `(T, ...)`), and times as they are."""
         self.waiting |= items
+        self.features |= times
         if sum(len(steps) for _, steps in self.waiting.values()) >= self.batch_size:
             self._encode_waiting()
 
@@ -190,15 +204,33 @@ class _Batches:
         self.waiting = {}
 
 
-def _row_items(row: int, example: dict, collator: VideoLlamaDataCollator) -> dict[str, tuple[str, torch.Tensor]]:
+def _opened_items(row: int, opened: list[dict]) -> list[tuple[str, str, Any]]:
+    """Name, kind and source of each item, in their order; the sound of a video is an item before it."""
+    items = []
+    for i, message in enumerate(opened):
+        for j, block in enumerate(message["content"]):
+            kind, name = block["type"], f"{row}.{i}.{j}"
+            if kind == "video" and block["video"].sound is not None:
+                items.append((f"{name}.sound", "audio", block["video"].sound))
+            if kind in SOURCE_KEYS:
+                items.append((name, kind, block[kind]))
+    return items
+
+
+def _times(row: int, opened: list[dict]) -> dict[str, torch.Tensor]:
+    """ "row.message.block.times" -> the seconds of the frames of a video (T,), float64"""
+    return {
+        f"{name}.times": torch.tensor(source.timestamps, dtype=torch.float64)
+        for name, kind, source in _opened_items(row, opened)
+        if kind == "video" and source.timestamps is not None
+    }
+
+
+def _row_items(row: int, opened: list[dict], collator: VideoLlamaDataCollator) -> dict[str, tuple[str, torch.Tensor]]:
     """Items as the collator prepares them for training: "row.message.block" -> (argument, frames or clips (T, ...))"""
-    inputs = collator.encode(example)
-    blocks = [
-        (f"{row}.{i}.{j}", block["type"])
-        for i, message in enumerate(example["messages"])
-        for j, block in enumerate(message["content"])
-        if block["type"] in SOURCE_KEYS
-    ]
+    inputs = collator.encode({"messages": opened})
+    hears = collator.load_audio_from_video
+    blocks = [(name, kind) for name, kind, _ in _opened_items(row, opened) if hears or not name.endswith(".sound")]
     items: dict[str, tuple[str, torch.Tensor]] = {}
     for given in MEDIA_INPUTS:
         if given.name in inputs:

@@ -1,7 +1,7 @@
 """The stages in which Video-LLaMA is trained, as data, and what applies them."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from packaging.version import Version
@@ -16,7 +16,9 @@ from .collator import VideoLlamaDataCollator
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-__all__ = ["STAGES", "TrainingStage", "prepare_for_stage"]
+__all__ = ["STAGES", "Recipe", "TrainingStage", "prepare_for_stage"]
+
+Recipe = Literal["asked", "paper"]
 
 WARMUP_START = 1e-6  # learning rate that the warm-up of every stage starts from
 WEIGHT_DECAY = 0.05
@@ -105,22 +107,41 @@ class TrainingStage:
             _check_compiling_for_cpus()
         return TrainingArguments(output_dir=output_dir, **settings)
 
-    def collator(self, processor: VideoLlamaProcessor, **overrides: Any) -> VideoLlamaDataCollator:
+    def collator(
+        self, processor: VideoLlamaProcessor, *, recipe: Recipe = "asked", **overrides: Any
+    ) -> VideoLlamaDataCollator:
         """
         The collator of this stage: its text, and what its audio branch hears, frames or the sound of videos.
 
         Args:
             processor ([`VideoLlamaProcessor`])
+            recipe (`str`, defaults to "asked"): The prompt that is trained. "asked": as the processor asks, which
+                hears the sound of videos and tells the times of frames, unless it was saved with other settings.
+                "paper": as the original trained, without both, and before LLaMA-2 with a template of its own.
             overrides: any argument of [`VideoLlamaDataCollator`].
+
+        Raises:
+            ValueError: for another recipe, for that of the paper if the stage is not in it, and as
+                [`VideoLlamaDataCollator`].
         """
-        before_llama_2 = self.text == "chat" and processor.stop_string is not None
+        if recipe not in get_args(Recipe):
+            raise ValueError(f"recipe must be one of {get_args(Recipe)}, got {recipe!r}")
         defaults: dict[str, Any] = {
             "text": self.text,
-            "chat_template": load_chat_template("vicuna-training") if before_llama_2 else None,
             "frames_as_sound": self.frames_as_sound,
-            "load_audio_from_video": "audio" in self.branches and not self.frames_as_sound,
             "branches": self.branches,
         }
+        real_sound = "audio" in self.branches and not self.frames_as_sound
+        if real_sound:
+            defaults["load_audio_from_video"] = True
+        if recipe == "paper":
+            if real_sound:
+                raise ValueError(
+                    f"stage {self.name} trains on real sound, which the paper did not; leave out its recipe"
+                )
+            defaults |= {"load_audio_from_video": False, "add_timestamps": False}
+            if self.text == "chat" and processor.stop_string is not None:  # before LLaMA-2
+                defaults["chat_template"] = load_chat_template("vicuna-training")
         return VideoLlamaDataCollator(processor, **{**defaults, **overrides})
 
     def lora_config(self, **overrides: Any) -> "LoraConfig":
