@@ -1,7 +1,8 @@
 """
-Trains one stage of Video-LLaMA with the library's `Trainer`: the recipe's arguments, unless others are given.
+Trains one stage of Video-LLaMA with the library's `Trainer`: the stage's arguments, unless others are given.
 
 python examples/train.py --model Video-LLaMA-2-7B --stage vl2 --data chats.jsonl --media-dir videos --bf16
+python examples/train.py --config examples/configs/vl2.yaml --model Video-LLaMA-2-7B --data llava.json ...
 accelerate launch --config_file examples/accelerate/ddp.yaml examples/train.py --model Video-LLaMA-2-7B --stage vl2 ...
 python examples/train.py ... --branch-from runs/vl1/branch.safetensors --lora --load-in-4bit --activation_checkpointing
 python examples/train.py ... --resume
@@ -12,14 +13,20 @@ echo '[{"messages": [{"role": "user", "content": [{"type": "video", "path": "cli
                      {"role": "assistant", "content": "A circle moves."}]}]' > demo/chats.json
 python examples/train.py --model src/transformers_videollama/tiny --stage vl2 --data demo/chats.json --max_steps 3
 
-What comes out lies in `--output_dir`, `runs/STAGE` by default: checkpoints, and `branch.safetensors` or the adapter.
+What comes out lies in `--output_dir`, `runs/STAGE` by default: checkpoints, `branch.safetensors` or the adapter, and
+the processor, which asks as the model was trained.
 """
 
 import argparse
 import dataclasses
+import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args
 
 import torch
+import yaml
 from peft import get_peft_model
 from transformers import (
     AutoModelForMultimodalLM,
@@ -28,6 +35,7 @@ from transformers import (
     Trainer,
     TrainingArguments,
 )
+from transformers.hf_argparser import string_to_bool
 
 from transformers_videollama.quantization import quantization_config
 from transformers_videollama.training import (
@@ -40,46 +48,174 @@ from transformers_videollama.training import (
     load_branch,
     load_features,
     load_messages,
+    mix,
     prepare_for_stage,
     save_branch,
 )
 from transformers_videollama.training.branches import trained_state
+from transformers_videollama.training.stages import Recipe
 
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # of what is frozen
+OF_THE_TRAINER = [field.name for field in dataclasses.fields(TrainingArguments) if field.init]
+USAGE = "train.py --model DIR --stage STAGE (--data FILE | --features DIR) [--config FILE] [options]"
+# One of them on the command line silences the other in a file
+RIVALS = {"data": "features", "features": "data", "max_steps": "num_train_epochs", "num_train_epochs": "max_steps"}
+
+NUMBER = {"type": float, "metavar": "X"}
+COUNT = {"type": int, "metavar": "N"}
+SWITCH = {"action": argparse.BooleanOptionalAction, "default": False}
+FLAG = {"type": string_to_bool, "nargs": "?", "const": True, "metavar": "BOOL"}
+# Of the Trainer's, those that most runs need; the others are parsed behind them
+OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "data": {
+        "data": {"nargs": "+", "metavar": "FILE", "help": "files that load_messages reads"},
+        "format": {"nargs": "+", "metavar": "NAME", "help": "one for all files or one for each (messages)"},
+        "media_dir": {
+            "nargs": "+",
+            "metavar": "DIR",
+            "help": "where paths in them start from (the folder of the file)",
+        },
+        "mix": {
+            "nargs": "+",
+            **NUMBER,
+            "help": "how often rows of each file are drawn: 100 24 (as many as they have)",
+        },
+        "features": {"metavar": "DIR", "help": "what videollama precompute wrote, instead of files"},
+        "max_unreadable": {**COUNT, "default": 100, "help": "rows that may be left out (%(default)s)"},
+        "max_unreadable_share": {**NUMBER, "default": 0.05, "help": "the share of rows that may (%(default)s)"},
+    },
+    "what trains": {
+        "model": {"metavar": "DIR", "help": "a converted checkpoint"},
+        "stage": {"choices": list(STAGES), "help": "which branch, on which text, with which settings"},
+        "recipe": {
+            "choices": get_args(Recipe),
+            "default": "asked",
+            "help": "the prompt: as the model will be asked, or the paper's, without sound and times (%(default)s)",
+        },
+        "branch_from": {"metavar": "FILE", "help": "a trained branch to begin with, such as that of the stage before"},
+        "lora": {**SWITCH, "help": "train adapters of the language model, too"},
+    },
+    "how long, how fast": {
+        "num_train_epochs": {**NUMBER, "help": "instead of the steps of the stage"},
+        "max_steps": {**COUNT, "help": "(of the stage)"},
+        "learning_rate": {**NUMBER, "help": "(of the stage)"},
+        "warmup_steps": {**NUMBER, "help": "steps, or below 1 a share of all (the share of the stage)"},
+        "per_device_train_batch_size": {**COUNT, "help": "rows of a step on each device (of the stage)"},
+        "gradient_accumulation_steps": {**COUNT, "help": "batches whose rows count together (1)"},
+        "seed": {**COUNT, "help": "of the order of rows, of random frames and crops (42)"},
+    },
+    "memory and devices": {
+        "bf16": {**FLAG, "help": "what is frozen in bfloat16"},
+        "load_in_4bit": {**SWITCH, "help": "quantise the language model; needs --lora"},
+        "activation_checkpointing": {**FLAG, "help": "keep fewer activations, and compute them again"},
+        "dataloader_num_workers": {**COUNT, "help": "processes that read media (4)"},
+        "use_cpu": {**FLAG, "help": "no accelerator"},
+    },
+    "saving and resuming": {
+        "output_dir": {"metavar": "DIR", "help": "(runs/STAGE)"},
+        "save_steps": {**NUMBER, "help": "steps between checkpoints (500)"},
+        "save_total_limit": {**COUNT, "help": "checkpoints that are kept (all)"},
+        "resume": {**SWITCH, "help": "go on from the newest complete checkpoint"},
+    },
+    "watching": {
+        "logging_steps": {**NUMBER, "help": "steps between losses that are logged (500)"},
+        "report_to": {"nargs": "+", "metavar": "NAME", "help": "tensorboard, wandb, ... (none)"},
+    },
+}
+if "activation_checkpointing" not in OF_THE_TRAINER:  # transformers before 5.24 has it under its older name alone
+    OPTIONS["memory and devices"]["activation_checkpointing"]["dest"] = "gradient_checkpointing"
 
 
-def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
+def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
     """The options of this script, and those of `TrainingArguments` that were given."""
-    parser = HfArgumentParser(
-        TrainingArguments, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(
+        usage=USAGE,
+        description=__doc__,
+        epilog="All arguments of the library's TrainingArguments are taken; --help-all lists the others.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        add_help=False,
     )
-    names = [field.name for field in dataclasses.fields(TrainingArguments) if field.init]
-    parser.set_defaults(**dict.fromkeys(names))
-    options = parser.add_argument_group("options of this script")
-    options.add_argument("--model", required=True, help="a converted checkpoint")
-    options.add_argument("--stage", required=True, choices=STAGES, help="of the recipe")
-    source = options.add_mutually_exclusive_group(required=True)
-    source.add_argument("--data", help="a file that load_messages reads")
-    source.add_argument("--features", help="a folder that videollama precompute wrote")
-    options.add_argument("--format", default="messages", help="of the data (default: %(default)s)")
-    options.add_argument("--media-dir", help="where the paths in the data start from (default: the data's folder)")
-    options.add_argument("--branch-from", help="a trained branch to begin with, such as that of the stage before")
-    options.add_argument("--lora", action="store_true", help="train adapters of the language model, too")
-    options.add_argument("--load-in-4bit", action="store_true", help="quantise the language model; needs --lora")
-    options.add_argument("--max-unreadable", type=int, default=100, help="rows that may be left out (%(default)s)")
-    options.add_argument(
-        "--max-unreadable-share", type=float, default=0.05, help="the share of rows that may (%(default)s)"
-    )
-    options.add_argument("--resume", action="store_true", help="go on from the newest complete checkpoint")
-    if "activation_checkpointing" not in names:  # transformers before 5.24 has it under its older name alone
-        older = {"dest": "gradient_checkpointing", "action": "store_true", "default": None}
-        options.add_argument("--activation_checkpointing", help="keep fewer activations", **older)
-    args = parser.parse_args(argv)
+    for title, options in OPTIONS.items():
+        group = parser.add_argument_group(title)
+        for name, option in options.items():
+            group.add_argument(*dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")), **option)
+    other = parser.add_argument_group("other")
+    other.add_argument("--config", metavar="FILE", help="YAML with any of these options; the command line wins")
+    other.add_argument("-h", "--help", action="store_true", help="show this and end")
+    other.add_argument("--help-all", action="store_true", help="show the Trainer's other arguments as well and end")
+    trainer_parser = HfArgumentParser(TrainingArguments, usage=USAGE, allow_abbrev=False, add_help=False)
+
+    args, _ = parser.parse_known_args(argv)
+    if args.help or args.help_all:
+        sys.stdout.write(parser.format_help() + (trainer_parser.format_help() if args.help_all else ""))
+        raise SystemExit(0)
+    if args.config:
+        argv = [*options_of_file(args.config, args), *argv]
+    trainer_parser.set_defaults(**dict.fromkeys(OF_THE_TRAINER))
+    args, rest = parser.parse_known_args(argv)
+    values = vars(trainer_parser.parse_args(rest)) | vars(args)
+    check(parser, args)
+    return args, {name: values[name] for name in OF_THE_TRAINER if values[name] is not None}
+
+
+def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    for name in ("model", "stage"):
+        if getattr(args, name) is None:
+            parser.error(f"--{name} is missing; give it here, or in the file of --config")
+    if (args.data is None) == (args.features is None):
+        parser.error("give files with --data or a folder with --features, and not both")
     if args.load_in_4bit and not args.lora:
         parser.error("--load-in-4bit needs --lora: the Trainer takes quantised models with adapters only")
-    given = {name: vars(args).pop(name) for name in names}
-    return args, {name: value for name, value in given.items() if value is not None}
+
+
+def options_of_file(path: str, on_the_line: argparse.Namespace) -> Iterator[str]:
+    """The options in a YAML file, as the command line has them."""
+    try:
+        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SystemExit(f"train.py: {path} cannot be read as YAML: {sentence(error)}") from error
+    if not isinstance(settings, dict):
+        raise SystemExit(f"train.py: {path} has {str(settings)[:80]}, expected options such as 'stage: vl2'")
+    own = {name for options in OPTIONS.values() for name in options}
+    for key, value in settings.items():
+        name = str(key).replace("-", "_")
+        if name not in own and name not in OF_THE_TRAINER:
+            raise SystemExit(f"train.py: {path} has the option {key}, which does not exist; --help-all lists all")
+        rival = RIVALS.get(name)
+        if value is None or (rival is not None and getattr(on_the_line, rival) is not None):
+            continue
+        if name in ("lora", "load_in_4bit", "resume"):
+            if not isinstance(value, bool):
+                raise SystemExit(f"train.py: {path} has {key}: {value}, expected true or false")
+            yield f"--{name}" if value else f"--no-{name}"
+            continue
+        yield f"--{name}"
+        yield from map(str, value) if isinstance(value, list) else (as_argument(value),)
+
+
+def as_argument(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, dict) else str(value)
+
+
+def load_rows(args: argparse.Namespace) -> Any:
+    """The rows of all files, mixed."""
+
+    def for_each(name: str, default: str | None) -> list:
+        values = getattr(args, name) or [default]
+        if len(values) not in (1, len(args.data)):
+            raise ValueError(
+                f"got {len(values)} values of --{name} for {len(args.data)} files; give one, or one for each"
+            )
+        return values * len(args.data) if len(values) == 1 else values
+
+    sources = zip(args.data, for_each("format", "messages"), for_each("media_dir", None), strict=True)
+    rows = [load_messages(path, format=name, media_dir=folder) for path, name, folder in sources]
+    if len(rows) == 1 and args.mix is None:
+        return rows[0]
+    return mix(rows, args.mix or [len(part) for part in rows])
 
 
 def load_model(args: argparse.Namespace, arguments: TrainingArguments) -> torch.nn.Module:
@@ -126,13 +262,14 @@ def train(args: argparse.Namespace, given: dict) -> None:
     except (OSError, ValueError) as error:  # the library does not always say of what
         raise ValueError(f"the model {args.model} cannot be loaded: {error}") from error
     collator = stage.collator(
-        processor, max_unreadable=args.max_unreadable, max_unreadable_share=args.max_unreadable_share
+        processor,
+        recipe=args.recipe,
+        max_unreadable=args.max_unreadable,
+        max_unreadable_share=args.max_unreadable_share,
     )
+    asked = collator.processor_as_trained()
     model = load_model(args, arguments)
-    if args.features:
-        rows = load_features(args.features, model, processor)
-    else:
-        rows = load_messages(args.data, format=args.format, media_dir=args.media_dir)
+    rows = load_features(args.features, model, asked) if args.features else load_rows(args)
     if args.lora:
         model = get_peft_model(model, stage.lora_config())
     saving = [] if args.lora else [BranchCheckpointCallback()]  # PEFT saves what trains
@@ -141,6 +278,7 @@ def train(args: argparse.Namespace, given: dict) -> None:
         arguments,
         data_collator=collator,
         train_dataset=AugmentedDataset(rows, seed=arguments.seed),
+        processing_class=asked,  # saved with every checkpoint
         callbacks=[EpochCallback(), UnreadableRowsCallback(collator), *saving],
     )
     trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
@@ -150,6 +288,8 @@ def train(args: argparse.Namespace, given: dict) -> None:
             trainer.model.save_pretrained(arguments.output_dir, state_dict=trained)
     else:
         save_branch(trainer.model, Path(arguments.output_dir, "branch.safetensors"))
+    if trainer.is_world_process_zero():
+        asked.save_pretrained(arguments.output_dir)
     trainer.accelerator.wait_for_everyone()  # with gloo, a process that ends in the middle of this may abort or hang
     trainer.accelerator.end_training()
 

@@ -16,7 +16,7 @@ import train as example
 from render_clip import render_clip
 from safetensors.torch import load_file
 from training_run import assert_trained, conversations, logged, make_trainer, parameters, tiny_model, train
-from transformers import AutoModelForMultimodalLM, TrainerCallback
+from transformers import AutoModelForMultimodalLM, AutoProcessor, TrainerCallback
 
 from transformers_videollama import VideoLlamaConfig, VideoLlamaForConditionalGeneration
 from transformers_videollama.cli import main as videollama
@@ -31,6 +31,7 @@ from transformers_videollama.training import (
 
 
 REPOSITORY = Path(__file__).parents[1]
+OF_THE_PROCESSOR = {"chat_template.jinja", "processor_config.json", "tokenizer.json", "tokenizer_config.json"}
 
 
 def is_branch(name: str) -> bool:
@@ -335,7 +336,9 @@ def run_example(checkpoint, tmp_path, monkeypatch):
         newest = Path(last_checkpoint(output))
         state = json.loads((newest / "trainer_state.json").read_text())
         names = {path.name for path in output.iterdir() if not path.name.startswith("checkpoint")}
-        return names, [entry["step"] for entry in state["log_history"] if "loss" in entry]
+        for folder in (output, newest):  # with the processor that asks as it was trained
+            assert {path.name for path in folder.iterdir()} >= OF_THE_PROCESSOR
+        return names - OF_THE_PROCESSOR, [entry["step"] for entry in state["log_history"] if "loss" in entry]
 
     return run
 
@@ -371,6 +374,14 @@ def test_example_trains_from_features(run_example, checkpoint, tmp_path):
     for clip in tmp_path.glob("*.mp4"):
         clip.unlink()
     assert run_example("--max_steps", "1", source=("--features", str(folder)))[1] == [1]
+
+
+@pytest.mark.parametrize("recipe", (None, "paper"))
+def test_example_saves_the_settings_that_it_trained_with(run_example, tmp_path, recipe):
+    run_example("--max_steps", "1", *(() if recipe is None else ("--recipe", recipe)))
+    for folder in (tmp_path / "run", tmp_path / "run" / "checkpoint-1"):
+        processor = AutoProcessor.from_pretrained(folder)
+        assert processor.load_audio_from_video is processor.add_timestamps is (recipe is None)
 
 
 @pytest.mark.parametrize("count", (1, 30))
