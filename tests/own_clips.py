@@ -1,6 +1,6 @@
 """
-Clips of somebody's own, rendered in a second: things, movements, sounds and words that the package's tiny model has
-never met. Every second clip has sound.
+Clips of somebody's own, rendered in a second: things that the package's tiny model has never seen, sounds that it has
+never heard, and answers that it has never given. Every second clip has sound.
 """
 
 import itertools
@@ -17,37 +17,32 @@ __all__ = ["QUESTIONS", "answers_of", "render_own_clips", "rows_of"]
 
 SIDE = 112
 MIDDLE, REACH = SIDE / 2, 30
-THINGS = {"a kite": (255, 130, 20), "a ring": (255, 120, 200), "a moon": (30, 215, 215), "a barn": (150, 90, 40)}
+THINGS = {"a bell": (255, 130, 20), "a drum": (255, 120, 200), "a clock": (30, 215, 215), "a bird": (150, 90, 40)}
 PATHS = {
-    "It falls.": ((0, -1), (0, 1)),
-    "It climbs.": ((0, 1), (0, -1)),
-    "It comes.": ((1, 0), (-1, 0)),
-    "It waits.": ((0, 0), (0, 0)),
+    "It goes down.": ((0, -1), (0, 1)),
+    "It goes up.": ((0, 1), (0, -1)),
+    "It goes left.": ((1, 0), (-1, 0)),
+    "It is still.": ((0, 0), (0, 0)),
 }
-SOUNDS = {"a horn": 220.0, "a pipe": 1400.0}
-QUESTIONS = ("Tell me the thing.", "Tell me its way.", "Tell me the noise.")
-
-
-def _outline(thing: str, x: float, y: float, radius: float) -> list[tuple[float, float]]:
-    """The corners of a kite and of a barn."""
-    shape = {
-        "a kite": ((0, -1.2), (0.6, -0.2), (0, 1.2), (-0.6, -0.2)),
-        "a barn": ((-1, 1), (-1, -0.2), (0, -1), (1, -0.2), (1, 1)),
-    }[thing]
-    return [(x + radius * right, y + radius * down) for right, down in shape]
+SOUNDS = {"a hum": 220.0, "a ping": 1400.0}
+QUESTIONS = ("What do you see?", "How does it move?", "What do you hear?")
 
 
 def _draw(thing: str, x: float, y: float, radius: float, ground: tuple[int, ...]) -> np.ndarray:
     image = Image.new("RGB", (SIDE, SIDE), ground)
     canvas = ImageDraw.Draw(image)
     box = (x - radius, y - radius, x + radius, y + radius)
-    if thing in ("a kite", "a barn"):
-        canvas.polygon(_outline(thing, x, y, radius), fill=THINGS[thing])
-    elif thing == "a ring":
-        canvas.ellipse(box, outline=THINGS[thing], width=round(0.35 * radius))
+    ink = THINGS[thing]
+    if thing == "a bell":
+        canvas.pieslice((box[0], box[1], box[2], y + 2 * radius), 180, 360, fill=ink)
+    elif thing == "a drum":
+        canvas.rectangle((box[0], y - 0.6 * radius, box[2], y + 0.6 * radius), fill=ink)
+    elif thing == "a clock":
+        canvas.ellipse(box, outline=ink, width=round(0.35 * radius))
+        canvas.line((x, y, x, y - 0.7 * radius), fill=ink, width=3)
     else:
-        canvas.ellipse(box, fill=THINGS[thing])
-        canvas.ellipse((box[0] + radius, *box[1:3], box[3]), fill=ground)
+        wings = ((-1.4, -0.6), (0, 0.3), (1.4, -0.6), (0, 1))
+        canvas.polygon([(x + radius * right, y + radius * down) for right, down in wings], fill=ink)
     return np.asarray(image)
 
 
@@ -70,7 +65,7 @@ def _samples(sound: str, rng: np.random.Generator) -> np.ndarray:
 
 def answers_of(thing: str, path: str, sound: str | None) -> tuple[str, ...]:
     """The right answer to each of the questions."""
-    return f"That is {thing}.", path, f"That is {sound or 'silence'}."
+    return f"I see {thing}.", path, f"I hear {sound or 'no sound'}."
 
 
 def render_own_clips(folder: Path, count: int, seed: int) -> dict[str, tuple[str, ...]]:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 
 pytestmark = pytest.mark.slow
-PAGES = {name: Page(f"docs/{name}.md") for name in ("training", "both-branches")}
+PAGES = {name: Page(f"docs/{name}.md") for name in ("own-data", "training", "both-branches")}
 INSTALL = "pip install 'transformers-videollama[train]'\n"
 
 
@@ -26,7 +26,7 @@ def folder(tmp_path_factory, checkpoint) -> Path:
     for i in range(2):
         render_clip(folder / "clips" / f"{i}.mp4", seconds=2, size=(96, 64), seed=i)
     Image.new("RGB", (64, 48), "teal").save(folder / "7.jpg")
-    (row,) = json.loads(PAGES["training"].code("json")[0])
+    (row,) = json.loads(PAGES["own-data"].code("json")[0])
     (folder / "clips.json").write_text(json.dumps([row, row]))
     (folder / "webvid.csv").write_text("videoid,page_dir,name\n0,clips,a ball\n1,clips,another ball\n")
     (folder / "filter_cap.json").write_text(json.dumps({"annotations": [{"image_id": 7, "caption": "teal"}]}))
@@ -42,11 +42,17 @@ def run_page(page: Page, folder: Path) -> None:
             page.execute(code, names)
 
 
+def test_own_data(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    run_page(PAGES["own-data"], folder)
+    assert (folder / "runs" / "mine" / "branch.safetensors").is_file()
+    assert (folder / "Video-LLaMA-mine" / "processor_config.json").is_file()
+
+
 def test_training(folder, monkeypatch):
     monkeypatch.chdir(folder)
     assert ("bash", INSTALL) in PAGES["training"].blocks
     run_page(PAGES["training"], folder)
-    assert (folder / "runs" / "mine" / "branch.safetensors").is_file()
     assert (folder / "Video-LLaMA-mine-too" / "model.safetensors").is_file()
 
 
