@@ -40,8 +40,10 @@ from transformers.hf_argparser import string_to_bool
 from transformers_videollama.quantization import quantization_config
 from transformers_videollama.training import (
     STAGES,
+    AnswerCallback,
     AugmentedDataset,
     BranchCheckpointCallback,
+    CurveCallback,
     EpochCallback,
     UnreadableRowsCallback,
     last_checkpoint,
@@ -82,6 +84,9 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
             "help": "how often rows of each file are drawn: 100 24 (as many as they have)",
         },
         "features": {"metavar": "DIR", "help": "what videollama precompute wrote, instead of files"},
+        "eval_data": {"metavar": "FILE", "help": "held-out rows: their losses and the answers to their questions"},
+        "eval_media_dir": {"metavar": "DIR", "help": "where paths in it start from (its folder)"},
+        "max_eval_rows": {**COUNT, "help": "how many of them are asked, the first ones (all)"},
         "max_unreadable": {**COUNT, "default": 100, "help": "rows that may be left out (%(default)s)"},
         "max_unreadable_share": {**NUMBER, "default": 0.05, "help": "the share of rows that may (%(default)s)"},
     },
@@ -255,6 +260,8 @@ def train(args: argparse.Namespace, given: dict) -> None:
         given["resume_from_checkpoint"] = last_checkpoint(output_dir)
         if given["resume_from_checkpoint"] is None:
             raise ValueError(f"{output_dir} has no complete checkpoint to go on from; leave out --resume to begin")
+    if args.eval_data:
+        given.setdefault("eval_strategy", "steps" if "eval_steps" in given else "epoch")
     # Before the model: it may have to be loaded in shares, by what is set up here
     arguments = stage.training_arguments(output_dir, **given)
     try:
@@ -278,9 +285,13 @@ def train(args: argparse.Namespace, given: dict) -> None:
         arguments,
         data_collator=collator,
         train_dataset=AugmentedDataset(rows, seed=arguments.seed),
+        eval_dataset=load_messages(args.eval_data, media_dir=args.eval_media_dir) if args.eval_data else None,
         processing_class=asked,  # saved with every checkpoint
         callbacks=[EpochCallback(), UnreadableRowsCallback(collator), *saving],
     )
+    if args.eval_data:
+        trainer.add_callback(AnswerCallback(trainer, trainer.eval_dataset, max_rows=args.max_eval_rows))
+        trainer.add_callback(CurveCallback())
     trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
     if args.lora:
         trained = trained_state(trainer.model)  # from all processes, where they share it out

@@ -8,7 +8,9 @@ from .augmentation import AugmentedDataset, AugmentedIterableDataset, EpochCallb
 from .branches import load_branch, save_branch
 from .callbacks import BranchCheckpointCallback, last_checkpoint
 from .collator import VideoLlamaDataCollator
+from .curves import CurveCallback, draw_curves
 from .datasets import DATASET_FORMATS, DatasetError, load_messages, mix
+from .evaluation import AnswerCallback, AskedAnswer
 from .feature_cache import FeatureCacheError, FeatureDataset, load_features
 from .precompute import precompute
 from .stages import STAGES, TrainingStage, prepare_for_stage
@@ -18,9 +20,12 @@ from .unreadable import UnreadableDataError, UnreadableRowsCallback
 __all__ = [
     "DATASET_FORMATS",
     "STAGES",
+    "AnswerCallback",
+    "AskedAnswer",
     "AugmentedDataset",
     "AugmentedIterableDataset",
     "BranchCheckpointCallback",
+    "CurveCallback",
     "DatasetError",
     "EpochCallback",
     "FeatureCacheError",
@@ -29,6 +34,7 @@ __all__ = [
     "UnreadableDataError",
     "UnreadableRowsCallback",
     "VideoLlamaDataCollator",
+    "draw_curves",
     "last_checkpoint",
     "load_branch",
     "load_features",

@@ -28,6 +28,22 @@ ANSWER_MARK = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 TEMPLATE_COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
 
 
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """
+    What stands before an answer.
+
+    Attributes:
+        question (`str`): The texts of the user's last message.
+        wanted (`str`): The answer.
+        inputs (`dict`): `input_ids` (S,), int64, and the items as arguments of the model.
+    """
+
+    question: str
+    wanted: str
+    inputs: dict[str, torch.Tensor]
+
+
 class VideoLlamaDataCollator:
     """
     Makes a batch of rows `{"messages": [...]}`, which have the form that [`~VideoLlamaProcessor.apply_chat_template`]
@@ -112,7 +128,8 @@ class VideoLlamaDataCollator:
             else:
                 self.unreadable.read()
         rows.extend(self._blank_row(branch) for branch in self.branches if not _runs(branch, rows))
-        return self._batch(rows)
+        paddings = {"input_ids": self.processor.tokenizer.pad_token_id, "labels": IGNORE_INDEX}
+        return self._batch(rows, paddings, padding_side="right")
 
     def encode(self, example: Mapping) -> dict[str, torch.Tensor]:
         """
@@ -127,8 +144,7 @@ class VideoLlamaDataCollator:
         """
         messages = self.open_media(example)
         inputs = self._encode_caption(messages) if self.text == "caption" else self._encode_chat(messages)
-        row = {name: inputs[name] for name in ("input_ids", "labels")}
-        row |= {name: inputs[name] for names in MEDIA_ARGUMENTS.values() for name in names if name in inputs}
+        row = {name: inputs[name] for name in ("input_ids", "labels")} | _items(inputs)
         self._cut(row)
         if not (row["labels"] != IGNORE_INDEX).any():
             raise ValueError("the conversation has no answer to learn from within max_length")
@@ -157,6 +173,45 @@ class VideoLlamaDataCollator:
     def _setting(self, name: str, given: bool | None) -> bool:
         return (getattr(self.processor, name) and not self.frames_as_sound) if given is None else given
 
+    def encode_prompts(self, example: Mapping) -> list[Prompt]:
+        """
+        Encodes what stands before each answer of a row, so that the model can be asked for it: the prompt of the
+        batches, and no answer but those to the questions before.
+
+        Returns:
+            `list[Prompt]`: one for each answer.
+
+        Raises:
+            MediaError (a `ValueError`): for an item that cannot be read.
+            ValueError: for a conversation without an answer.
+        """
+        messages = self.open_media(example)
+        if self.text == "caption":
+            _check_caption(messages)
+        prompts = []
+        for i, message in enumerate(messages):
+            if message["role"] == "assistant":
+                prompt = self._encode_prompt(messages[:i])
+                inputs = {"input_ids": prompt["input_ids"][0]} | _items(prompt)
+                asked = [said for said in messages[:i] if said["role"] == "user"]
+                question = _text(asked[-1]["content"]) if asked else ""
+                prompts.append(Prompt(question.strip(), _text(message["content"]).strip(), inputs))
+        if not prompts:
+            raise ValueError("the conversation has no answer to ask for")
+        return prompts
+
+    def batch_prompts(self, prompts: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """
+        Makes a batch for `generate` of the `inputs` of prompts: `input_ids`, `attention_mask` (B, S), int64, padded on
+        the left, and the arguments of the model for all items.
+        """
+        return self._batch(prompts, {"input_ids": self.processor.tokenizer.pad_token_id}, padding_side="left")
+
+    def _encode_prompt(self, messages: list[dict]) -> dict[str, Any]:
+        if self.text == "caption":
+            return self._apply_template(messages, load_chat_template("caption"))
+        return self._apply_template(messages, self.chat_template, add_generation_prompt=True)
+
     def _check_template(self) -> None:
         """Without marks no token would have a loss."""
         template = self.processor.named_template(self.chat_template)
@@ -174,16 +229,10 @@ class VideoLlamaDataCollator:
 
     def _encode_caption(self, messages: list[dict]) -> dict[str, Any]:
         """The caption is tokenised apart from the text before it, as in the original."""
-        if [message["role"] for message in messages] != ["user", "assistant"]:
-            raise ValueError(
-                f"expected a user's message with an item and a caption as answer, got messages of "
-                f"{[message['role'] for message in messages]}"
-            )
-        inputs = self._apply_template(messages[:1], load_chat_template("caption"))
-        content = messages[1]["content"]
-        caption = content if isinstance(content, str) else "".join(block["text"] for block in content)
+        _check_caption(messages)
+        inputs = self._encode_prompt(messages[:1])
         caption_ids = self.processor.tokenizer(
-            caption.strip() + CAPTION_END, add_special_tokens=False, return_tensors="pt"
+            _text(messages[1]["content"]).strip() + CAPTION_END, add_special_tokens=False, return_tensors="pt"
         )["input_ids"][0]
         prompt_ids = inputs["input_ids"][0]
         return {
@@ -279,12 +328,13 @@ class VideoLlamaDataCollator:
         mask = "audio_clip_mask" if branch == "audio" else "video_frame_mask"
         return {**row, name: item, mask: torch.ones(1, 1, dtype=torch.bool)}
 
-    def _batch(self, rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        padding = {"input_ids": self.processor.tokenizer.pad_token_id, "labels": IGNORE_INDEX, "attention_mask": 0}
+    def _batch(
+        self, rows: Sequence[Mapping[str, torch.Tensor]], paddings: dict[str, int], padding_side: str
+    ) -> dict[str, torch.Tensor]:
         rows = [{**row, "attention_mask": torch.ones_like(row["input_ids"])} for row in rows]
         batch = {
-            name: pad_sequence([row[name] for row in rows], batch_first=True, padding_value=value)
-            for name, value in padding.items()
+            name: pad_sequence([row[name] for row in rows], True, value, padding_side)
+            for name, value in {**paddings, "attention_mask": 0}.items()
         }
         present = [given for given in MEDIA_INPUTS if any(given.name in row for row in rows)]
         for modality in SOURCE_KEYS:
@@ -297,6 +347,24 @@ class VideoLlamaDataCollator:
         for given in present:
             batch |= _join_items(rows, given.name, given.mask)
         return batch
+
+
+def _items(inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The arguments of the model that are of items."""
+    return {name: inputs[name] for names in MEDIA_ARGUMENTS.values() for name in names if name in inputs}
+
+
+def _text(content: str | Sequence[Mapping]) -> str:
+    """The texts of a message."""
+    return content if isinstance(content, str) else "".join(block.get("text") or "" for block in content)
+
+
+def _check_caption(messages: Sequence[Mapping]) -> None:
+    if [message["role"] for message in messages] != ["user", "assistant"]:
+        raise ValueError(
+            f"expected a user's message with an item and a caption as answer, got messages of "
+            f"{[message['role'] for message in messages]}"
+        )
 
 
 def _runs(branch: str, rows: Sequence[Mapping]) -> bool:

@@ -36,7 +36,7 @@ def read_rows(path: str, format: str, media_dir: str) -> Iterator[dict]:
         media_dir (`str`): The folder that paths of media start from.
 
     Returns:
-        Iterator of `{"messages": [...]}` as of `load_messages`.
+        Iterator of `{"messages": [...], "kind": ...}` as of `load_messages`; `kind` is `None` where there is none.
 
     Raises:
         DatasetError: for the first row that is not as the format wants it, and a file without rows.
@@ -51,10 +51,12 @@ def read_rows(path: str, format: str, media_dir: str) -> Iterator[dict]:
                     break
                 if not isinstance(item, Mapping):
                     raise ValueError(f"is {_shown(item)}, expected a JSON object")
-                messages = convert(item, media_dir)
+                messages, kind = convert(item, media_dir), item.get("kind") if format == "messages" else None
+                if not isinstance(kind, str | None):
+                    raise ValueError(f"has the kind {_shown(kind)}, expected a text")
             except (ValueError, csv.Error) as error:
                 raise DatasetError(f"{path}, row {number}: {error}") from error
-            yield {"messages": messages}
+            yield {"messages": messages, "kind": kind}
     if number == 1:
         raise DatasetError(f"{path}: has no rows, expected at least one")
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["DATASET_FORMATS", "DatasetError", "file_checksum", "import_datasets", "load_messages", "mix"]
 
 # Part of the key under which `datasets` keeps what was read; to be raised when the same file gives other rows
-READER_VERSION = 2
+READER_VERSION = 3
 # The options of media -> their types in Arrow. Rows have these columns if their file has any of the options.
 OPTION_TYPES = {
     **dict.fromkeys(("start", "end", "fps"), "float64"),
@@ -35,6 +35,7 @@ OPTION_TYPES = {
     **dict.fromkeys(("sampling", "on_damage", "decoder", "downmix", "video_stream", "audio_stream"), "string"),
 }
 # The name of an option in JSON, or of anything that is written with escapes
+KIND_IN_JSON = re.compile(rb'"kind"|\\u00[2-7]')
 OPTION_IN_JSON = re.compile(rb'"(?:%s)"|\\u00[2-7]' % "|".join(OPTION_TYPES).encode())
 
 
@@ -65,6 +66,8 @@ def load_messages(
     - Captions: the user shows the medium and says nothing; the assistant says the caption.
     - Instructions: the medium stands in the first question, where the marker `<image>` is, else before the text. The
       instruction `i` of a "videochat" row becomes its system message.
+    - "messages": a row may have a `kind` (`str`), such as that of its question, for [`AnswerCallback`]. If a row has
+      one, all rows have the key.
     - Other keys of a row or columns of a CSV file, such as `id`, are not read. In a message or a block, where they
       would mean something, they are an error.
 
@@ -97,9 +100,10 @@ def load_messages(
         "content": file_checksum(path),
         "version": READER_VERSION,
     }
+    options, kinds = (format == "messages" and _contains(path, name) for name in (OPTION_IN_JSON, KIND_IN_JSON))
     try:
         return datasets.Dataset.from_generator(
-            _rows, features=_features(options=format == "messages" and _has_options(path)), gen_kwargs=key
+            _rows, features=_features(options=options, kinds=kinds), gen_kwargs={**key, "kinds": kinds}
         )
     except datasets.exceptions.DatasetGenerationError as error:
         if isinstance(error.__cause__, DatasetError):
@@ -169,21 +173,22 @@ def import_datasets() -> Any:
     return datasets
 
 
-def _has_options(path: str) -> bool:
+def _contains(path: str, pattern: re.Pattern[bytes]) -> bool:
     with open(path, "rb") as file:
         if not os.fstat(file.fileno()).st_size:
             return False
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return OPTION_IN_JSON.search(content) is not None
+            return pattern.search(content) is not None
 
 
-def _features(*, options: bool) -> "Features":
+def _features(*, options: bool, kinds: bool = False) -> "Features":
     datasets = import_datasets()
     text = datasets.Value("string")
     block = {"type": text, "text": text, "path": text}
     if options:
         block |= {name: datasets.Value(kind) for name, kind in OPTION_TYPES.items()}
-    return datasets.Features({"messages": [{"role": text, "content": [block]}]})
+    columns = {"messages": [{"role": text, "content": [block]}]}
+    return datasets.Features({**columns, "kind": text} if kinds else columns)
 
 
 def _unified(dataset: "Dataset", index: int, features: "Features") -> "Dataset":
@@ -207,6 +212,7 @@ def _unified(dataset: "Dataset", index: int, features: "Features") -> "Dataset":
         ) from error
 
 
-def _rows(path: str, format: str, media_dir: str, **key: Any) -> Iterator[dict]:
+def _rows(path: str, format: str, media_dir: str, kinds: bool, **key: Any) -> Iterator[dict]:
     """`read_rows`; the cached rows also depend on `key`."""
-    return read_rows(path, format, media_dir)
+    for row in read_rows(path, format, media_dir):
+        yield row if kinds else {"messages": row["messages"]}

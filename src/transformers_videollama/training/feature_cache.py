@@ -330,7 +330,8 @@ class FeatureDataset(Dataset):
         row = int(self._rows[index])
         shard = self._shard(row // self._cache.shard_size)
         messages = []
-        for i, message in enumerate(self._conversations[row]["messages"]):
+        stored = self._conversations[row]
+        for i, message in enumerate(stored["messages"]):
             content = []
             for j, block in enumerate(message["content"]):
                 kind = block["type"]
@@ -339,7 +340,7 @@ class FeatureDataset(Dataset):
                 else:
                     content.append({"type": kind, "text": block["text"]})
             messages.append({"role": message["role"], "content": content})
-        return {"messages": messages}
+        return {**stored, "messages": messages}
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_shard"}
