@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 
 pytestmark = pytest.mark.slow
-PAGES = {name: Page(f"docs/{name}.md") for name in ("own-data", "training", "both-branches")}
+PAGES = {name: Page(f"docs/{name}.md") for name in ("own-data", "training", "both-branches", "evaluation")}
 INSTALL = "pip install 'transformers-videollama[train]'\n"
 
 
@@ -28,6 +28,7 @@ def folder(tmp_path_factory, checkpoint) -> Path:
     Image.new("RGB", (64, 48), "teal").save(folder / "7.jpg")
     (row,) = json.loads(PAGES["own-data"].code("json")[0])
     (folder / "clips.json").write_text(json.dumps([row, row]))
+    (folder / "held-out.json").write_text(PAGES["evaluation"].code("json")[0])
     (folder / "webvid.csv").write_text("videoid,page_dir,name\n0,clips,a ball\n1,clips,another ball\n")
     (folder / "filter_cap.json").write_text(json.dumps({"annotations": [{"image_id": 7, "caption": "teal"}]}))
     return folder
@@ -64,3 +65,15 @@ def test_both_branches(folder, monkeypatch):
     trained = load_file(folder / "runs" / "both" / "branch.safetensors")
     assert {name.split(".")[1] for name in trained} == {"video_resampler", "audio_resampler"}
     assert (folder / "runs" / "both-lora" / "adapter_model.safetensors").is_file()
+
+
+def test_evaluation(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    run_page(PAGES["evaluation"], folder)
+    (row,) = json.loads(PAGES["evaluation"].code("json")[0])
+    (question, wanted) = row["messages"][0]["content"][1]["text"], row["messages"][1]["content"]
+    assert f"{question} {wanted} " in capsys.readouterr().out
+    for run, steps in (("watched", (1, 2)), ("watched-too", (1,))):
+        assert (folder / "runs" / run / "curves.png").is_file()
+        for step in steps:
+            assert json.loads((folder / "runs" / run / f"answers-{step}.jsonl").read_text())["kind"] == row["kind"]
