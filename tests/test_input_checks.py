@@ -7,6 +7,7 @@ import torch
 from test_modeling import GREEDY, everything, prompt
 from transformers import AutoModelForMultimodalLM
 
+from transformers_videollama.generation_video_llama import CACHE_NAME
 from transformers_videollama.modeling_video_llama import VideoLlamaResampler
 
 
@@ -154,3 +155,79 @@ def test_two_16_bit_types_on_a_cpu_are_refused(checkpoint, weights, used):
         message = f"got weights in {weights} on a CPU under autocast in {used}, which torch cannot mix there"
         with torch.autocast("cpu", used), pytest.raises(ValueError, match=re.escape(message)):
             model(**inputs)
+
+
+def without(inputs: dict, *names: str) -> dict:
+    return {name: value for name, value in inputs.items() if name not in names}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "modality", "count", "advice"),
+    [
+        ("pixel_values", "image", 5, "pixel_values or image_frame_features"),
+        ("pixel_values_videos", "video", 5, "pixel_values_videos or video_frame_features"),
+        ("input_features", "audio", 3, "input_features or audio_pixel_values or audio_clip_features"),
+    ],
+)
+def test_placeholders_without_items_are_refused(any_model, name, modality, count, advice):
+    """The model would read their own embeddings, and no loss would reach the branch."""
+    inputs = without(everything(any_model), name)
+    message = (
+        f"{modality.capitalize()} features and {modality} tokens do not match, tokens: {count}, in the rows [0] of "
+        f"input_ids, features: 0; pass what the processor returns with these tokens ({advice}), or leave them out of "
+        "the text"
+    )
+    labels = torch.full_like(inputs["input_ids"], -100)
+    for call in (
+        any_model,
+        any_model.model,
+        lambda **inputs: any_model(**inputs, labels=labels),
+        lambda **inputs: any_model(**inputs, use_cache=True),
+        lambda **inputs: any_model.generate(**inputs, **GREEDY),
+        lambda **inputs: any_model.generate(**inputs, **GREEDY, cache_implementation="static"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            call(**inputs)
+
+
+def test_placeholders_of_the_rows_of_text_are_named(model):
+    ids = torch.tensor([[1, 5, 6, 7], [1, 5, model.config.video_token_id, 7], [1, 5, 6, 7]])
+    with pytest.raises(ValueError, match=r"video tokens do not match, tokens: 1, in the rows \[1\] of input_ids"):
+        model(ids)
+
+
+@torch.no_grad()
+def test_what_begins_no_text_is_not_searched_for_placeholders(model):
+    """Steps behind a cached prefix, embeddings, and what engines place themselves."""
+    inputs = everything(model)
+    ids = inputs["input_ids"]
+    whole = model(**inputs).logits[:, -1]
+    for cut in (1, 3):
+        cached = model(**{**inputs, "input_ids": ids[:, :-cut]}, use_cache=True)[CACHE_NAME]
+        step = model(ids[:, -cut:], **{CACHE_NAME: cached}).logits[:, -1]
+        torch.testing.assert_close(step, whole, rtol=0, atol=1e-4)
+    embeddings = model.get_input_embeddings()(ids)
+    model(inputs_embeds=embeddings)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("new_tokens", (1, 3))
+def test_steps_of_decoding_read_nothing_back(model, monkeypatch, new_tokens):
+    cached = model(torch.tensor([[1, 5, 6, 7]]), use_cache=True)[CACHE_NAME]
+    monkeypatch.setattr(torch, "isin", None)
+    model(torch.full((1, new_tokens), 8), **{CACHE_NAME: cached})
+
+
+@torch.no_grad()
+def test_a_compiled_model_searches_no_placeholders(model):
+    text = torch.tensor([[1, 5, 6, 7]])
+    torch.compile(model, fullgraph=True, backend="eager")(text)
+
+
+def test_typed_placeholders_are_text(model, processor):
+    typed = "Is <video> or <image> a tag, and <audio>?"
+    chat = [{"role": "user", "content": typed}, {"role": "assistant", "content": typed}]
+    inputs = processor.apply_chat_template(chat, tokenize=True, return_dict=True, return_tensors="pt")
+    assert typed in processor.decode(inputs["input_ids"][0])
+    assert model(**inputs).logits.isfinite().all()

@@ -38,7 +38,7 @@ from .configuration_video_llama import VideoLlamaConfig
 from .messages import MEDIA_ARGUMENTS, group_inputs
 
 
-__all__ = ["CACHE_NAME", "TokenSequenceCriteria", "VideoLlamaGenerationMixin", "named_cache"]
+__all__ = ["CACHE_NAME", "TokenSequenceCriteria", "VideoLlamaGenerationMixin", "begins_text", "named_cache"]
 
 # What the installed version of the library calls the cache of keys and values, in outputs and arguments
 CACHE_NAME = "cache" if "cache" in {field.name for field in fields(BaseModelOutputWithPast)} else "past_key_values"
@@ -54,6 +54,14 @@ def named_cache(past_key_values: Cache | None = None, cache: Cache | None = None
     if past_key_values is not None and cache is not None:
         raise ValueError("cache and past_key_values are two names of one argument, but both were given; give one")
     return {CACHE_NAME: past_key_values if cache is None else cache}
+
+
+def begins_text(input_ids: torch.Tensor, cache: Any) -> bool:
+    """
+    Whether nothing stands before these tokens (B, S): no step of decoding, and nothing behind a cached prefix. A cache
+    that is not the library's `Cache` is that of an engine, which places items itself.
+    """
+    return cache is None or (input_ids.shape[1] > 1 and isinstance(cache, Cache) and not cache.get_seq_length())
 
 
 class TokenSequenceCriteria(StoppingCriteria):
@@ -154,6 +162,18 @@ class VideoLlamaGenerationMixin(GenerationMixin):
         )
         invalid.check(self.dtype)
         return outputs
+
+    def prepare_inputs_for_generation(self, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """
+        As the library's. It gives an assistant model no items, since they may be encoded for a model of another width.
+        The assistant drafts from the embeddings of the text, which may hold placeholders; tokens may not.
+        """
+        inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
+        left_out = kwargs.get("mm_encoder_outputs") and inputs.get("mm_encoder_outputs") is None
+        text = inputs.get("input_ids")
+        if not left_out or text is None or not begins_text(text, inputs.get(CACHE_NAME)):
+            return inputs
+        return {**inputs, "input_ids": None, "inputs_embeds": self.model.get_input_embeddings()(text)}
 
     def compute_transition_scores(self, sequences, scores, *args, **kwargs) -> torch.Tensor:
         """As the library's, which counts on a score for every row of the vocabulary."""

@@ -1,11 +1,22 @@
 """Checks of what the network is given: shapes, masks, labels. An error says which item, what was got, what to do."""
 
+from collections.abc import Collection
+
 import torch
 
 from .configuration_video_llama import VideoLlamaConfig
+from .messages import ITEM_ARGUMENTS
 
 
-__all__ = ["check_autocast", "check_labels", "check_pixels", "check_spectrograms", "check_step_mask", "check_steps"]
+__all__ = [
+    "check_autocast",
+    "check_labels",
+    "check_no_placeholders",
+    "check_pixels",
+    "check_spectrograms",
+    "check_step_mask",
+    "check_steps",
+]
 
 NAMED_IDS = 5  # of wrong labels that a message lists
 
@@ -119,4 +130,33 @@ def check_labels(labels: torch.Tensor, config: VideoLlamaConfig, ignore_index: i
         f"labels must be {ignore_index} or ids that the model can predict, 0 to {limit - 1}; got "
         f"{', '.join(listed[:NAMED_IDS] + more)}, in the rows {places[:, 0].unique().tolist()}, first at "
         f"labels{places[0].tolist()}; set labels of placeholders and of padding to {ignore_index}"
+    )
+
+
+def check_no_placeholders(input_ids: torch.Tensor, encoded: Collection[str], config: VideoLlamaConfig) -> None:
+    """
+    Sees to it that no placeholder stands in the text for an item that was not given: the model would read the
+    placeholder's own embedding, and neither an answer nor a gradient would have seen the item. It reads one flag back
+    from the device.
+
+    Args:
+        input_ids (`torch.LongTensor` of shape `(B, S)`)
+        encoded (`Collection[str]`): The modalities that there are items of.
+        config ([`VideoLlamaConfig`])
+
+    Raises:
+        ValueError: for placeholders of another modality; the message has their number and rows, and the arguments.
+    """
+    ids = {getattr(config, f"{kind}_token_id"): kind for kind in ITEM_ARGUMENTS if kind not in encoded}
+    if not ids:
+        return
+    found = torch.isin(input_ids, torch.tensor(list(ids), device=input_ids.device))
+    if not found.any():
+        return
+    modality = ids[int(input_ids[found][0])]
+    places = input_ids == getattr(config, f"{modality}_token_id")
+    raise ValueError(
+        f"{modality.capitalize()} features and {modality} tokens do not match, tokens: {int(places.sum())}, in the "
+        f"rows {places.any(dim=1).nonzero().flatten().tolist()} of input_ids, features: 0; pass what the processor "
+        f"returns with these tokens ({' or '.join(ITEM_ARGUMENTS[modality])}), or leave them out of the text"
     )

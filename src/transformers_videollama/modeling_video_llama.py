@@ -45,8 +45,16 @@ from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import is_flash_attention_requested
 
 from .configuration_video_llama import VideoLlamaConfig, VideoLlamaResamplerConfig
-from .generation_video_llama import CACHE_NAME, VideoLlamaGenerationMixin, named_cache
-from .input_checks import check_autocast, check_labels, check_pixels, check_spectrograms, check_step_mask, check_steps
+from .generation_video_llama import CACHE_NAME, VideoLlamaGenerationMixin, begins_text, named_cache
+from .input_checks import (
+    check_autocast,
+    check_labels,
+    check_no_placeholders,
+    check_pixels,
+    check_spectrograms,
+    check_step_mask,
+    check_steps,
+)
 from .messages import ITEM_ARGUMENTS, group_inputs
 from .modeling_imagebind import VideoLlamaAudioModel, VideoLlamaAudioVisionModel
 
@@ -567,6 +575,9 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         # Single layers, which the library lets callers choose, are those of the language model
         recorded = {name: True for name, wanted in _recorded(kwargs).items() if wanted is True}
         encoded = self._encoded(given, mm_encoder_outputs or {}, **recorded)
+        caches = named_cache(past_key_values, cache)
+        if input_ids is not None and not torch.compiler.is_compiling() and begins_text(input_ids, caches[CACHE_NAME]):
+            check_no_placeholders(input_ids, encoded, self.config)
         for modality, media in encoded.items():
             states = _pooled(media)
             mask = self.get_placeholder_mask(input_ids, inputs_embeds, states, modality)
@@ -577,7 +588,7 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
             attention_mask=attention_mask,
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
-            **named_cache(past_key_values, cache),
+            **caches,
             **kwargs,
         )
         return VideoLlamaModelOutputWithPast(
