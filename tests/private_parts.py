@@ -50,6 +50,10 @@ def _of_torch(path: str, why: str, parameters: tuple[str, ...] | None = None) ->
     return PrivatePart("torch", f"torch.{path}", why, parameters)
 
 
+def _of_trl(path: str, why: str, *parameters: str) -> PrivatePart:
+    return PrivatePart("trl", f"trl.{path}", why, ("self", *parameters))
+
+
 def _of_vllm(name: str, why: str, *parameters: str) -> PrivatePart:
     path = f"vllm.model_executor.models.transformers.MultiModalProcessor.{name}"
     return PrivatePart("vllm", path, why, ("self", *parameters))
@@ -129,6 +133,22 @@ PRIVATE_PARTS = (
     _of_torch("utils._pytree.tree_iter", "as above", ("tree", "is_leaf")),
     _of_torch("_subclasses.fake_tensor.FakeTensorMode", "benchmarks count the bytes of the large model without them"),
     _of_torch("UntypedStorage._cdata", "tells storages of tensors without data apart"),
+    _of_trl(
+        "DPOTrainer._prepare_dataset",
+        "TRL's opens all media to tokenise the prompts, and keeps only the tokens",
+        *("dataset", "processing_class", "args", "dataset_name"),
+    ),
+    _of_trl(
+        "GRPOTrainer._tokenize_prompts", "the media of a prompt are opened once, and kept for the loss", "prompts"
+    ),
+    _of_trl("GRPOTrainer._generate_and_score_completions", "the media go with their answers to the loss", "inputs"),
+    _of_trl(
+        "GRPOTrainer._get_per_token_logps_and_entropies",
+        "TRL's gives the model images alone",
+        *("model", "input_ids", "attention_mask", "logits_to_keep", "batch_size", "compute_entropy"),
+        *("compute_aux_loss", "pixel_values", "image_grid_thw", "num_images", "pixel_attention_mask"),
+        *("spatial_shapes", "num_tiles", "image_sizes", "token_type_ids", "mm_token_type_ids", "image_position_ids"),
+    ),
     _of_vllm("_get_hf_mm_inputs", "a video with too many frames would stop the engine", "mm_items", "hf_kwargs"),
     _of_vllm("_unpad_images", "a video is encoded without the padding of a longer one", "hf_inputs"),
 )

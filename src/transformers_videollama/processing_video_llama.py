@@ -278,6 +278,7 @@ class VideoLlamaProcessor(ProcessorMixin):
         conversation: Sequence,
         *,
         add_generation_prompt: bool = False,
+        padding: bool = True,
         return_tensors: str | None = None,
     ) -> BatchEncoding:
         """
@@ -287,10 +288,11 @@ class VideoLlamaProcessor(ProcessorMixin):
         Args:
             conversation (`list` of messages, or `list` of conversations), add_generation_prompt: as in
                 [`~VideoLlamaProcessor.apply_chat_template`].
+            padding (`bool`, defaults to `True`): Whether a batch is padded to the longest.
             return_tensors (`str`, *optional*): "pt" or "np".
 
         Returns:
-            `BatchEncoding` with `input_ids` and `attention_mask`, of a batch padded to the longest.
+            `BatchEncoding` with `input_ids` and `attention_mask`.
         """
         # The sound of a video has a placeholder of its own by now
         text = self.apply_chat_template(
@@ -300,7 +302,7 @@ class VideoLlamaProcessor(ProcessorMixin):
         for modality, token in PLACEHOLDER_TOKENS.items():
             tokens = getattr(self, f"replace_{modality}_token")({}, 0)
             prompts = [prompt.replace(token, tokens) for prompt in prompts]
-        return self.tokenizer(prompts, add_special_tokens=False, padding=True, return_tensors=return_tensors)
+        return self.tokenizer(prompts, add_special_tokens=False, padding=padding, return_tensors=return_tensors)
 
     def _frame_limit(self, frames_as_sound: bool) -> dict[str, int]:
         """Frames that stand in for sound go through the audio branch, which has positions of its own."""

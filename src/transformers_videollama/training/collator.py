@@ -20,7 +20,7 @@ from .media_columns import messages_of
 from .unreadable import UnreadableRows
 
 
-__all__ = ["VideoLlamaDataCollator"]
+__all__ = ["VideoLlamaDataCollator", "join_items"]
 
 IGNORE_INDEX = -100  # of the library's losses
 CAPTION_END = "###"  # the original's end symbol of pre-training, whatever the language model
@@ -336,17 +336,7 @@ class VideoLlamaDataCollator:
             name: pad_sequence([row[name] for row in rows], True, value, padding_side)
             for name, value in {**paddings, "attention_mask": 0}.items()
         }
-        present = [given for given in MEDIA_INPUTS if any(given.name in row for row in rows)]
-        for modality in SOURCE_KEYS:
-            names = [given.name for given in present if given.modality == modality]
-            if len(names) > 1:
-                raise ValueError(
-                    f"a batch has {' and '.join(names)}, which exclude each other; train on rows that are all "
-                    "encoded before or all read from files, and whose sounds are all real or all frames"
-                )
-        for given in present:
-            batch |= _join_items(rows, given.name, given.mask)
-        return batch
+        return batch | join_items(rows)
 
 
 def _items(inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -373,7 +363,32 @@ def _runs(branch: str, rows: Sequence[Mapping]) -> bool:
     return any(name in row for row in rows for modality in modalities for name in ITEM_ARGUMENTS[modality])
 
 
-def _join_items(rows: Sequence[Mapping], name: str, mask_name: str | None) -> dict[str, torch.Tensor]:
+def join_items(rows: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """
+    Args:
+        rows (`Sequence[Mapping]`): arguments of the model for the items of each row; others are not read.
+
+    Returns:
+        `dict`: the arguments for the items of all rows, in their order, padded to the longest.
+
+    Raises:
+        ValueError: for items of one modality that are given in several ways.
+    """
+    present = [given for given in MEDIA_INPUTS if any(given.name in row for row in rows)]
+    for modality in SOURCE_KEYS:
+        names = [given.name for given in present if given.modality == modality]
+        if len(names) > 1:
+            raise ValueError(
+                f"a batch has {' and '.join(names)}, which exclude each other; train on rows that are all "
+                "encoded before or all read from files, and whose sounds are all real or all frames"
+            )
+    joined: dict[str, torch.Tensor] = {}
+    for given in present:
+        joined |= _joined(rows, given.name, given.mask)
+    return joined
+
+
+def _joined(rows: Sequence[Mapping], name: str, mask_name: str | None) -> dict[str, torch.Tensor]:
     """Items (items, T, ...) of the rows -> one tensor of all, padded to the longest T, and the mask of real steps"""
     rows = [row for row in rows if name in row]
     if mask_name is None:
