@@ -185,10 +185,14 @@ def test_placeholders_without_items_are_refused(any_model, name, modality, count
         lambda **inputs: any_model(**inputs, labels=labels),
         lambda **inputs: any_model(**inputs, use_cache=True),
         lambda **inputs: any_model.generate(**inputs, **GREEDY),
-        lambda **inputs: any_model.generate(**inputs, **GREEDY, cache_implementation="static"),
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
             call(**inputs)
+
+
+def test_placeholders_without_items_are_refused_with_a_static_cache(model):
+    with pytest.raises(ValueError, match="Video features and video tokens do not match, tokens: 5"):
+        model.generate(**without(everything(model), "pixel_values_videos"), **GREEDY, cache_implementation="static")
 
 
 def test_placeholders_of_the_rows_of_text_are_named(model):

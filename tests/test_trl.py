@@ -1,6 +1,8 @@
 """TRL's SFT, DPO and GRPO on videos with sound, images, sounds and text: losses see the media, and so do rollouts."""
 
+import importlib
 import re
+import sys
 
 import datasets
 import pytest
@@ -443,3 +445,13 @@ def test_tools_and_another_prompt_style_are_refused(model, processor, processors
         grpo_trainer(model, processor, media, tmp_path, tools=[print])
     with pytest.raises(ValueError, match="answers of this prompt style end in '###'"):
         grpo_trainer(model, processors["vicuna"], media, tmp_path)
+
+
+def test_without_trl_the_extra_is_named(monkeypatch):
+    name = VideoLlamaDPOTrainer.__module__
+    monkeypatch.setitem(sys.modules, "trl", None)
+    monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(
+        ImportError, match=re.escape("DPO and GRPO need TRL: pip install 'transformers-videollama[train]'")
+    ):
+        importlib.import_module(name)
