@@ -170,9 +170,9 @@ def without(inputs: dict, *names: str) -> dict:
         ("input_features", "audio", 3, "input_features or audio_pixel_values or audio_clip_features"),
     ],
 )
-def test_placeholders_without_items_are_refused(any_model, name, modality, count, advice):
+def test_placeholders_without_items_are_refused(model, name, modality, count, advice):
     """The model would read their own embeddings, and no loss would reach the branch."""
-    inputs = without(everything(any_model), name)
+    inputs = without(everything(model), name)
     message = (
         f"{modality.capitalize()} features and {modality} tokens do not match, tokens: {count}, in the rows [0] of "
         f"input_ids, features: 0; pass what the processor returns with these tokens ({advice}), or leave them out of "
@@ -180,11 +180,11 @@ def test_placeholders_without_items_are_refused(any_model, name, modality, count
     )
     labels = torch.full_like(inputs["input_ids"], -100)
     for call in (
-        any_model,
-        any_model.model,
-        lambda **inputs: any_model(**inputs, labels=labels),
-        lambda **inputs: any_model(**inputs, use_cache=True),
-        lambda **inputs: any_model.generate(**inputs, **GREEDY),
+        model,
+        model.model,
+        lambda **inputs: model(**inputs, labels=labels),
+        lambda **inputs: model(**inputs, use_cache=True),
+        lambda **inputs: model.generate(**inputs, **GREEDY),
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
             call(**inputs)
