@@ -43,6 +43,7 @@ from transformers_videollama.training import (
     AnswerCallback,
     AugmentedDataset,
     BranchCheckpointCallback,
+    CheckpointCallback,
     CurveCallback,
     EpochCallback,
     UnreadableRowsCallback,
@@ -279,7 +280,7 @@ def train(args: argparse.Namespace, given: dict) -> None:
     rows = load_features(args.features, model, asked) if args.features else load_rows(args)
     if args.lora:
         model = get_peft_model(model, stage.lora_config())
-    saving = [] if args.lora else [BranchCheckpointCallback()]  # PEFT saves what trains
+    saving = CheckpointCallback() if args.lora else BranchCheckpointCallback()  # PEFT saves what trains by itself
     trainer = Trainer(
         model,
         arguments,
@@ -287,7 +288,7 @@ def train(args: argparse.Namespace, given: dict) -> None:
         train_dataset=AugmentedDataset(rows, seed=arguments.seed),
         eval_dataset=load_messages(args.eval_data, media_dir=args.eval_media_dir) if args.eval_data else None,
         processing_class=asked,  # saved with every checkpoint
-        callbacks=[EpochCallback(), UnreadableRowsCallback(collator), *saving],
+        callbacks=[EpochCallback(), UnreadableRowsCallback(collator), saving],
     )
     if args.eval_data:
         trainer.add_callback(AnswerCallback(trainer, trainer.eval_dataset, max_rows=args.max_eval_rows))

@@ -44,6 +44,18 @@ def test_a_worker_shares_its_counts_and_reasons(processor):
     ]
 
 
+def test_workers_that_count_at_the_same_time_lose_nothing():
+    rows = UnreadableRows(100, 0.05)
+
+    def count(batch):
+        for _ in range(2000):
+            rows.read()
+        return batch
+
+    assert len(list(torch.utils.data.DataLoader(range(16), num_workers=4, collate_fn=count))) == 16
+    assert rows.counts.tolist() == [16 * 2000, 0]
+
+
 @pytest.mark.parametrize(
     ("share", "read", "left_out"), [(0.05, 0, 5), (0.05, 100, 10), (0.05, 1000, 57), (0.5, 0, 10)]
 )

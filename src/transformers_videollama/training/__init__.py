@@ -6,7 +6,8 @@ Needs the extra `train` for datasets and LoRA: `pip install 'transformers-videol
 
 from .augmentation import AugmentedDataset, AugmentedIterableDataset, EpochCallback
 from .branches import load_branch, save_branch
-from .callbacks import BranchCheckpointCallback, last_checkpoint
+from .callbacks import BranchCheckpointCallback
+from .checkpoints import CheckpointCallback, last_checkpoint
 from .collator import VideoLlamaDataCollator
 from .curves import CurveCallback, draw_curves
 from .datasets import DATASET_FORMATS, DatasetError, load_messages, mix
@@ -25,6 +26,7 @@ __all__ = [
     "AugmentedDataset",
     "AugmentedIterableDataset",
     "BranchCheckpointCallback",
+    "CheckpointCallback",
     "CurveCallback",
     "DatasetError",
     "EpochCallback",

@@ -4,25 +4,25 @@ import json
 import os
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
-from transformers import TrainerCallback
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
+from transformers.trainer_utils import SaveStrategy
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..files import appearing
 from .branches import BRANCH_FILE, is_sharded, trained_state, write_branch
+from .checkpoints import CheckpointCallback, checkpoint_folder
 
 
-__all__ = ["BranchCheckpointCallback", "last_checkpoint"]
+__all__ = ["BranchCheckpointCallback"]
 
 
-class BranchCheckpointCallback(TrainerCallback):
+class BranchCheckpointCallback(CheckpointCallback):
     """
     Makes the `Trainer` save only what trains: its checkpoints hold `branch.safetensors` and the optimizer's state, and
     `train(resume_from_checkpoint=...)` takes them. Only [`load_branch`] reads the weights of such a checkpoint;
     `from_pretrained` refuses it, since the frozen parts are not in it. `Trainer.save_model` saves the whole model as
-    ever.
+    ever. A [`CheckpointCallback`], too, which makes the run safe to kill.
 
     `TrainingArguments(resume_from_checkpoint=...)` tells the callback before `train` that a run goes on. Otherwise the
     `Trainer` lists all frozen parameters as missing in the checkpoint.
@@ -36,6 +36,7 @@ class BranchCheckpointCallback(TrainerCallback):
     """
 
     def __init__(self):
+        super().__init__()
         self._ignored_before, self._left_out = None, False
 
     def on_init_end(self, args, state, control, model=None, **kwargs):
@@ -45,25 +46,20 @@ class BranchCheckpointCallback(TrainerCallback):
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         self._take_all_parts(model)
         if hasattr(model, "peft_config"):
-            raise ValueError("PEFT saves adapters and modules_to_save alone already; leave this callback out")
+            raise ValueError(
+                "PEFT saves adapters and modules_to_save alone already; leave this callback out, and "
+                "take CheckpointCallback"
+            )
         if args.save_strategy == SaveStrategy.BEST:  # decided too late to leave the frozen parts out
             raise ValueError(
                 'save_strategy="best" would save the whole model; use "steps" with load_best_model_at_end, which '
                 "keeps the best checkpoint, too"
             )
+        super().on_train_begin(args, state, control, **kwargs)
 
-    def on_step_end(self, args, state, control, model=None, **kwargs):
-        if control.should_save:  # right after this event, so that nothing else is ever saved without its frozen parts
-            self._prepare_saving(args, state, model)
-
-    def on_epoch_end(self, args, state, control, model=None, **kwargs):
-        if control.should_save:
-            self._prepare_saving(args, state, model)
-
-    def _prepare_saving(self, args, state, model) -> None:
-        """Leaves out the frozen parts; a checkpoint that is written over is not complete until its state is there."""
-        if args.should_save:
-            (_folder(args, state) / TRAINER_STATE_NAME).unlink(missing_ok=True)
+    def prepare_saving(self, args, state, model) -> None:
+        """Leaves out the frozen parts, too."""
+        super().prepare_saving(args, state, model)
         self._leave_out_frozen_parts(model)
 
     def _leave_out_frozen_parts(self, model) -> None:
@@ -77,11 +73,15 @@ class BranchCheckpointCallback(TrainerCallback):
 
     def on_save(self, args, state, control, model=None, **kwargs):
         self._take_all_parts(model)
-        folder = _folder(args, state)
-        weights = folder / SAFE_WEIGHTS_NAME
         trained = trained_state(model) if is_sharded(model) else None  # gathered by all processes
-        if not args.should_save:
-            return
+        if args.should_save:
+            self._leave_branch(checkpoint_folder(args, state), trained)
+        super().on_save(args, state, control, **kwargs)
+
+    @staticmethod
+    def _leave_branch(folder: Path, trained: dict[str, torch.Tensor] | None) -> None:
+        """Gives the weights of a checkpoint the name and the form that they stay in."""
+        weights = folder / SAFE_WEIGHTS_NAME
         (folder / CONFIG_NAME).unlink(missing_ok=True)  # without it the folder does not pass for a model
         if trained is not None:
             write_branch(trained, folder / BRANCH_FILE)
@@ -94,35 +94,3 @@ class BranchCheckpointCallback(TrainerCallback):
         with appearing(folder / SAFE_WEIGHTS_INDEX_NAME) as partial:
             partial.write_text(json.dumps(index, indent=2), encoding="utf-8")
         os.replace(weights, folder / BRANCH_FILE)
-
-
-def _folder(args, state) -> Path:
-    return Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
-
-
-def last_checkpoint(output_dir: str | Path) -> str | None:
-    """
-    The newest complete checkpoint of a run, for `resume_from_checkpoint`: of a run with a
-    [`BranchCheckpointCallback`], or one with adapters.
-
-    Args:
-        output_dir (`str` or `Path`): that of the run.
-
-    Returns:
-        `str`, or `None` if there is none yet. A checkpoint that the run was killed in is passed over.
-    """
-    complete = filter(_is_complete, Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"))
-    return max(map(str, complete), key=lambda folder: int(folder.rpartition("-")[2]), default=None)
-
-
-def _is_complete(checkpoint: Path) -> bool:
-    """
-    The Trainer writes its own state last, and only then removes older checkpoints. The callback renames the weights
-    still later, but the Trainer resumes from them under either name, and so the checkpoint counts as soon as the state
-    is whole.
-    """
-    try:
-        json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # not begun, no folder, or not written to its end
-        return False
-    return True

@@ -15,6 +15,7 @@ logger = logging.get_logger(__name__)
 # Rows that may be left out in addition to the share of those seen so far, since a few rows say little about a share
 BY_CHANCE = 5
 SHOWN_REASONS, REASON_BYTES = 3, 1000
+PLACES = 64  # of processes that load data for one training process, each of which counts in its own
 
 
 class UnreadableDataError(ValueError):
@@ -24,7 +25,8 @@ class UnreadableDataError(ValueError):
 class UnreadableRows:
     """
     Counts the rows that are read and those that are left out. Processes that load data for one training process count
-    together; training processes count apart.
+    together; training processes count apart. Each has a place of its own in shared memory, so that no two add to one
+    number at the same time, which would lose counts.
 
     Args:
         max_unreadable (`int`): Rows that may be left out.
@@ -42,18 +44,23 @@ class UnreadableRows:
             )
         self.max_unreadable = max_unreadable
         self.max_unreadable_share = max_unreadable_share
-        self.counts = torch.zeros(2, dtype=torch.long).share_memory_()  # read, left out; the same for all workers
-        self._reasons = torch.zeros(SHOWN_REASONS, REASON_BYTES, dtype=torch.uint8).share_memory_()
+        self._counts = torch.zeros(PLACES, 2, dtype=torch.long).share_memory_()  # read, left out
+        self._reasons = torch.zeros(PLACES, SHOWN_REASONS, REASON_BYTES, dtype=torch.uint8).share_memory_()
+
+    @property
+    def counts(self) -> torch.Tensor:
+        """(2,), int64: the rows read and those left out by all processes that load data for this one."""
+        return self._counts.sum(dim=0)
 
     def go_on(self, seen: int, reasons: Sequence[str]) -> None:
         """Counts the rows of a run before, and those of them that were left out, for these reasons."""
-        self.counts += torch.tensor([seen - len(reasons), len(reasons)])
+        self._counts[_place()] += torch.tensor([seen - len(reasons), len(reasons)])
         for number, reason in enumerate(reasons[-SHOWN_REASONS:]):
             self._remember(reason, number)
 
     def read(self) -> None:
         """Counts a row that could be used."""
-        self.counts[0] += 1
+        self._counts[_place(), 0] += 1
 
     def leave_out(self, error: ValueError) -> None:
         """
@@ -62,7 +69,7 @@ class UnreadableRows:
         Raises:
             UnreadableDataError: for more rows than may be left out.
         """
-        self.counts[1] += 1
+        self._counts[_place(), 1] += 1
         read, left_out = self.counts.tolist()
         reason = " ".join(str(error).split())
         self._remember(reason, left_out)
@@ -99,13 +106,19 @@ class UnreadableRows:
 
     def reasons(self) -> list[str]:
         """The last reasons of all processes that load data for this one, each once."""
-        texts = [bytes(reason.numpy()).rstrip(b"\0").decode(errors="ignore") for reason in self._reasons]
-        return list(dict.fromkeys(filter(None, texts)))
+        texts = [bytes(reason.numpy()).rstrip(b"\0").decode(errors="ignore") for reason in self._reasons.flatten(0, 1)]
+        return list(dict.fromkeys(filter(None, texts)))[-SHOWN_REASONS:]
 
     def _remember(self, reason: str, number: int) -> None:
         """In memory that the processes share."""
         text = reason.encode(errors="replace")[:REASON_BYTES].ljust(REASON_BYTES, b"\0")
-        self._reasons[number % SHOWN_REASONS] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+        self._reasons[_place(), number % SHOWN_REASONS] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+
+
+def _place() -> int:
+    """The place that this process counts in. Workers of training and of evaluation may live at the same time."""
+    worker = torch.utils.data.get_worker_info()
+    return 0 if worker is None else 1 + worker.seed % (PLACES - 1)
 
 
 class UnreadableRowsCallback(TrainerCallback):
