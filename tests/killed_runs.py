@@ -46,6 +46,7 @@ def run_example(arguments: list[str], log: str) -> None:
     descriptor = os.open(log, os.O_WRONLY)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
+    sys.stdout.reconfigure(line_buffering=True)
     from examples import train
 
     train.main(arguments)
@@ -113,14 +114,17 @@ class KilledRuns:
             output = self.folder / f"killed-{i}"
             if anew:
                 shutil.copytree(self.whole(what, seed=7)[0], output)
-            moment = draw.uniform(0, self.whole(what)[1])
+            moment = draw.uniform(0, MAX_STEPS)
             for fault in self._kill_one(what, limit, anew, output, moment):
-                yield f"moment {i}, {moment:.3f} s, {what}, save_total_limit={limit}, {anew=}: {fault}"
+                yield f"{i}: {moment:.3f} steps, {what}, save_total_limit={limit}, {anew=}: {fault}"
             shutil.rmtree(output)
 
     def _kill_one(self, what: str, limit: int, anew: bool, output: Path, moment: float) -> Iterator[str]:
         process = self.start(what, limit, output)
-        process.join(moment)
+        # Counted in steps, since a machine may be busy now that was not before
+        while process.is_alive() and printed_steps(Path(f"{output}.log").read_text()) < int(moment):
+            time.sleep(0.005)
+        process.join(moment % 1 * self.whole(what)[1] / MAX_STEPS)
         process.kill()
         process.join()
         killed = process.exitcode != 0
