@@ -22,15 +22,18 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read by huggingface_hub when it 
 import numpy as np
 import torch
 from accelerate.state import AcceleratorState, DistributedType, PartialState
+from peft import get_peft_model
 from torch.utils.data import Dataset
-from transformers import AutoConfig, AutoModelForMultimodalLM, AutoProcessor, Trainer, TrainerCallback
+from transformers import AutoConfig, AutoModelForMultimodalLM, AutoProcessor, Trainer, TrainerCallback, set_seed
 
 from transformers_videollama.training import (
     STAGES,
     AugmentedDataset,
     BranchCheckpointCallback,
+    CheckpointCallback,
     EpochCallback,
     load_branch,
+    load_features,
     prepare_for_stage,
 )
 
@@ -64,6 +67,7 @@ def conversations(count: int, kinds: Sequence[str] = ("video", "image", "text", 
         media = {
             "video": [{"type": "video", "video": frames}],
             "image": [{"type": "image", "image": frames[0]}],
+            "audio": [{"type": "audio", "audio": np.sin(np.arange(4000 * (1 + i % 9)) / (1 + i)).astype(np.float32)}],
             "text": [],
         }
         question = {"role": "user", "content": [*media[kinds[i % len(kinds)]], say()]}
@@ -86,6 +90,9 @@ def make_trainer(
     *,
     stage: str = "vl2",
     rows: Sequence[dict] | None = None,
+    kinds: Sequence[str] = ("video", "image", "text", "text"),
+    features: str | Path | None = None,
+    lora: bool = False,
     model: torch.nn.Module | None = None,
     dropout: bool = False,
     dtype: str = "float32",
@@ -104,11 +111,17 @@ def make_trainer(
         prepare_for_stage(model, stage)
     if branch_from is not None:
         load_branch(model, branch_from)
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    if features is not None:
+        rows = load_features(features, model, processor)
+    if lora:
+        set_seed(0)  # adapters begin at random
+        model = get_peft_model(model, stage.lora_config(lora_dropout=0.0))
     return Trainer(
         model,
         arguments,
-        data_collator=stage.collator(AutoProcessor.from_pretrained(checkpoint)),
-        train_dataset=train_dataset or AugmentedDataset(conversations(20) if rows is None else rows),
+        data_collator=stage.collator(processor),
+        train_dataset=train_dataset or AugmentedDataset(conversations(20, kinds) if rows is None else rows),
         eval_dataset=eval_dataset,
         callbacks=[EpochCallback(), LossFile(), *callbacks],
     )
@@ -124,7 +137,8 @@ def train(
     **options,
 ) -> Trainer:
     """Trains, from the checkpoint `resume` on if one is given, and saves only what trains."""
-    callbacks = [*callbacks, *([] if kill is None else [Killer(**kill)]), BranchCheckpointCallback()]
+    saving = CheckpointCallback() if options.get("lora") else BranchCheckpointCallback()
+    callbacks = [*callbacks, *([] if kill is None else [Killer(**kill)]), saving]
     trainer = make_trainer(checkpoint, output_dir, callbacks=callbacks, **options)
     trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     return trainer
@@ -176,20 +190,33 @@ class Killer(TrainerCallback):
 
 
 def let_accelerate_shard_on_cpu() -> None:
-    """accelerate heeds the settings of FSDP on GPUs alone; torch shards between processes on CPUs as well."""
+    """accelerate heeds the settings of FSDP and DeepSpeed on GPUs alone; both share out between CPUs as well."""
     initialize = AcceleratorState.__init__
 
-    def initialize_sharded(self, *args, fsdp_plugin=None, **kwargs):
-        initialize(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+    def initialize_sharded(self, *args, fsdp_plugin=None, deepspeed_plugin=None, **kwargs):
+        initialize(self, *args, fsdp_plugin=fsdp_plugin, deepspeed_plugin=deepspeed_plugin, **kwargs)
         if fsdp_plugin is not None:
             self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+        if deepspeed_plugin is not None:
+            self.distributed_type, self.deepspeed_plugins = DistributedType.DEEPSPEED, deepspeed_plugin
+            deepspeed_plugin.set_mixed_precision(self.mixed_precision)
+            deepspeed_plugin.select(_from_accelerator_state=True)
 
     AcceleratorState.__init__ = initialize_sharded
+
+
+def let_deepspeed_run_without_a_compiler() -> None:
+    """On CPUs it would compile a faster way to communicate, which takes minutes."""
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     let_accelerate_shard_on_cpu()
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        let_deepspeed_run_without_a_compiler()
     settings_of_fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false")
     for run in json.loads(Path(sys.argv[2]).read_text(encoding="utf-8")):
         os.environ["ACCELERATE_USE_FSDP"] = settings_of_fsdp if run.pop("sharded", True) else "false"

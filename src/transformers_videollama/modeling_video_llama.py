@@ -364,7 +364,7 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
             check_pixels(pixel_values_videos, self.config.vision_config.image_size)
             check_step_mask(pixel_values_videos, video_frame_mask, "video_frame_mask", "video", "frame")
             encode = partial(self._encode_frames, **_recorded(kwargs))
-            seen = _encode_steps(encode, pixel_values_videos, video_frame_mask, self.config.encode_batch_size)
+            seen = _encode_steps(encode, pixel_values_videos, video_frame_mask, self._at_once(self.vision_tower))
         fused = self.video_resampler(seen.pooler_output, video_frame_mask)
         fused.hidden_states, fused.attentions = seen.hidden_states, seen.attentions
         return fused
@@ -468,7 +468,17 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         check_step_mask(steps, mask, "audio_clip_mask", "sound", "clip")
         with _autograd_where_needed(_is_trained(tower), steps):
             encode = partial(tower, return_dict=True, **recorded)
-            return _encode_steps(encode, steps, mask, self.config.encode_batch_size)
+            return _encode_steps(encode, steps, mask, self._at_once(tower))
+
+    def _at_once(self, part: nn.Module) -> int | None:
+        """
+        How many frames or clips go through a part at once; `None` for all. DeepSpeed's ZeRO-3 gathers the weights of a
+        part in each call, and so all processes must make equally many, however many frames they have.
+        """
+        # CODEPATH: parameters that ZeRO-3 shares out have an identifier; no others do
+        if not torch.compiler.is_compiling() and hasattr(next(part.parameters()), "ds_id"):
+            return None
+        return self.config.encode_batch_size
 
     def get_placeholder_mask(
         self,
@@ -757,16 +767,18 @@ def _encode_steps(
     encode: Callable[[torch.Tensor], BaseModelOutputWithPooling],
     steps: torch.Tensor,
     step_mask: torch.Tensor | None,
-    batch_size: int,
+    batch_size: int | None,
 ) -> BaseModelOutputWithPooling:
     """
-    Runs `encode` on the real steps of (B, T, ...), `batch_size` of them at once, and returns the outputs that are
-    kept, with a `pooler_output` (B, T, ...) that has zeros in the padding. Sizes may not depend on values while
-    compiling, so there the padding is encoded like the rest and ignored later.
+    Runs `encode` on the real steps of (B, T, ...), `batch_size` of them at once (all for `None`), and returns the
+    outputs that are kept, with a `pooler_output` (B, T, ...) that has zeros in the padding. Sizes may not depend on
+    values while compiling, so there the padding is encoded like the rest and ignored later.
     """
     flat = steps.flatten(0, 1)
     real = None if step_mask is None or torch.compiler.is_compiling() else step_mask.flatten().bool()
-    encoded = _joined([_kept(encode(batch)) for batch in (flat if real is None else flat[real]).split(batch_size)])
+    steps_to_encode = flat if real is None else flat[real]
+    batches = steps_to_encode.split(batch_size or len(steps_to_encode))
+    encoded = _joined([_kept(encode(batch)) for batch in batches])
     features = encoded.pooler_output
     if real is not None:
         features = encoded.pooler_output.new_zeros(len(real), *encoded.pooler_output.shape[1:])

@@ -1,7 +1,6 @@
 """The parameters that a stage has trained, as one small file: saved, loaded, and in the original's layout."""
 
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from ..files import appearing
 from ..modeling_video_llama import VideoLlamaForConditionalGeneration
+from .sharding import full, whole
 
 
 __all__ = ["BRANCH_FILE", "load_branch", "save_branch", "trained_state"]
@@ -29,27 +29,10 @@ def trained_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     state = {}
-    with _whole(trained.values()):
+    with whole(trained.values()):
         for name, parameter in trained.items():
-            tensor = parameter.detach()
-            tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-            state[name] = tensor.to("cpu", copy=True).contiguous()
+            state[name] = full(parameter).to("cpu", copy=True).contiguous()
     return state
-
-
-def is_sharded(model: torch.nn.Module) -> bool:
-    """Whether processes share the parameters out, with FSDP2 or DeepSpeed's ZeRO-3."""
-    return any(hasattr(parameter, "full_tensor") or hasattr(parameter, "ds_id") for parameter in model.parameters())
-
-
-def _whole(parameters: Iterable[torch.nn.Parameter], *, changed: bool = False) -> AbstractContextManager:
-    """DeepSpeed's ZeRO-3 keeps a share of every parameter elsewhere, and puts the whole in its place in here."""
-    shared_out = [parameter for parameter in parameters if hasattr(parameter, "ds_id")]
-    if not shared_out:
-        return nullcontext()
-    import deepspeed
-
-    return deepspeed.zero.GatheredParameters(shared_out, modifier_rank=0 if changed else None)
 
 
 def save_branch(model: VideoLlamaForConditionalGeneration, path: str | Path) -> None:
@@ -116,7 +99,7 @@ def load_branch(model: VideoLlamaForConditionalGeneration, path: str | Path) -> 
         names = {name for name in parameters if name.startswith(f"model.{module}.")}
         if names & state.keys() and (missing := names - state.keys()):
             raise ValueError(f"{path}: holds a part of {module} only; {sorted(missing)[:3]} are missing")
-    with torch.no_grad(), _whole([parameters[name] for name in state], changed=True):
+    with torch.no_grad(), whole([parameters[name] for name in state], changed=True):
         for name, tensor in state.items():
             parameters[name].copy_(tensor)
     return sorted(state)

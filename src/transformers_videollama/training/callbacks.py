@@ -10,8 +10,9 @@ from transformers.trainer_utils import SaveStrategy
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..files import appearing
-from .branches import BRANCH_FILE, is_sharded, trained_state, write_branch
+from .branches import BRANCH_FILE, trained_state, write_branch
 from .checkpoints import CheckpointCallback, checkpoint_folder
+from .sharding import is_sharded
 
 
 __all__ = ["BranchCheckpointCallback"]
@@ -55,7 +56,7 @@ class BranchCheckpointCallback(CheckpointCallback):
                 'save_strategy="best" would save the whole model; use "steps" with load_best_model_at_end, which '
                 "keeps the best checkpoint, too"
             )
-        super().on_train_begin(args, state, control, **kwargs)
+        super().on_train_begin(args, state, control, model=model, **kwargs)
 
     def prepare_saving(self, args, state, model) -> None:
         """Leaves out the frozen parts, too."""

@@ -11,6 +11,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from transformers.utils import logging
 
+from .sharding import check_same_parts
+
 
 __all__ = ["CheckpointCallback", "last_checkpoint"]
 
@@ -25,12 +27,17 @@ class CheckpointCallback(TrainerCallback):
       folder `earlier-1` (or `earlier-2`, ...). None of them is gone on from, written over, or taken for the newest.
     - A checkpoint does not count until every process has written its random state, nor while it is written over.
     - If several processes train, older checkpoints are removed when all have written theirs.
+
+    Raises:
+        ValueError: when training starts, if DeepSpeed's ZeRO-3 shares the model out and the processes may run
+            different parts of it.
     """
 
     def __init__(self):
         self._limit_before = None
 
-    def on_train_begin(self, args, state, control, model=None, **kwargs):
+    def on_train_begin(self, args, state, control, model=None, train_dataloader=None, **kwargs):
+        check_same_parts(model, getattr(train_dataloader, "collate_fn", None))
         if args.should_save:
             _set_aside(Path(args.output_dir), state.global_step)
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from ..chat_templates import load_chat_template
 from ..media import Video, load_image
@@ -24,6 +25,7 @@ __all__ = ["VideoLlamaDataCollator", "join_items"]
 
 IGNORE_INDEX = -100  # of the library's losses
 CAPTION_END = "###"  # the original's end symbol of pre-training, whatever the language model
+ENCODED_ARGUMENTS = {"image": "image_frame_features", "video": "video_frame_features", "audio": "audio_clip_features"}
 ANSWER_MARK = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 TEMPLATE_COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
 
@@ -53,7 +55,8 @@ class VideoLlamaDataCollator:
     inference.
 
     Every batch runs every branch of `branches`, which training with sharded parameters needs: a batch that has no
-    item for one gets a further row, of a blank item, that has no loss.
+    item for one gets a further row, of a blank item, that has no loss. With `every_kind`, every batch has an item of
+    each kind.
 
     Args:
         processor ([`VideoLlamaProcessor`])
@@ -67,6 +70,10 @@ class VideoLlamaDataCollator:
         add_timestamps (`bool`, *optional*): Whether the sentence about the times of frames is written; by default as
             above. The original leaves sound and sentence out in training.
         branches (`Sequence[str]`, defaults to `("video",)`): "video", "audio": the branches that run in every batch.
+        every_kind (`bool`, *optional*): Whether every batch has an image, a video and a sound, if the processor takes
+            sounds, blank ones where there are no others. DeepSpeed's ZeRO-3 needs this: it gathers the weights of each
+            part when the part runs, and all processes must do so together. By default when ZeRO-3 is used, as
+            `TrainingArguments` set it up; so they must be made before the collator.
         max_length (`int`, *optional*): Tokens of a row; a longer row is cut at its end.
         max_unreadable (`int`, defaults to 100): Rows that may be left out. Processes that load data for one training
             process count together, training processes apart.
@@ -89,6 +96,7 @@ class VideoLlamaDataCollator:
         load_audio_from_video: bool | None = None,
         add_timestamps: bool | None = None,
         branches: Sequence[Literal["video", "audio"]] = ("video",),
+        every_kind: bool | None = None,
         max_length: int | None = None,
         max_unreadable: int = 100,
         max_unreadable_share: float = 0.05,
@@ -104,6 +112,7 @@ class VideoLlamaDataCollator:
         self.load_audio_from_video = self._setting("load_audio_from_video", load_audio_from_video)
         self.add_timestamps = self._setting("add_timestamps", add_timestamps)
         self.branches = tuple(branches)
+        self.every_kind = is_deepspeed_zero3_enabled() if every_kind is None else every_kind
         self.max_length = max_length
         self.unreadable = UnreadableRows(max_unreadable, max_unreadable_share)
         if text == "chat":
@@ -112,8 +121,8 @@ class VideoLlamaDataCollator:
     def __call__(self, examples: Sequence[Mapping]) -> dict[str, torch.Tensor]:
         """
         Args:
-            examples (`Sequence[Mapping]`): rows with `messages`, and `augmentation_seed` (`int`) if frames and crop
-                are to be drawn.
+            examples (`Sequence[Mapping]`): rows with `messages`; `augmentation_seed` (`int`) if frames and crop are to
+                be drawn; `blank_features` of a [`FeatureDataset`].
 
         Returns:
             `dict`: `input_ids`, `attention_mask`, `labels` (B, S), padded on the right, int64, with -100 for tokens
@@ -127,7 +136,8 @@ class VideoLlamaDataCollator:
                 self.unreadable.leave_out(error)
             else:
                 self.unreadable.read()
-        rows.extend(self._blank_row(branch) for branch in self.branches if not _runs(branch, rows))
+        blank_features = next((row["blank_features"] for row in examples if "blank_features" in row), {})
+        rows.extend([self._blank_row(kind, blank_features.get(kind)) for kind in self._missing_kinds(rows)])
         paddings = {"input_ids": self.processor.tokenizer.pad_token_id, "labels": IGNORE_INDEX}
         return self._batch(rows, paddings, padding_side="right")
 
@@ -310,23 +320,40 @@ class VideoLlamaDataCollator:
             )
         row |= {name: row[name][: self.max_length] for name in ("input_ids", "labels")}
 
-    def _blank_row(self, branch: str) -> dict[str, torch.Tensor]:
-        """A blank item of one step for a branch, and no loss."""
+    def _missing_kinds(self, rows: Sequence[Mapping]) -> list[str]:
+        """The kinds of items that a batch of these rows lacks."""
+        there = {kind for kind, names in ITEM_ARGUMENTS.items() if any(name in row for row in rows for name in names)}
+        if not self.every_kind:
+            there |= {"video"} if "image" in there else set()  # images are videos of one frame
+            return [branch for branch in self.branches if branch not in there]
+        if self.frames_as_sound:
+            return [kind for kind in ("audio",) if kind not in there]
+        kinds = SOURCE_KEYS if self.processor.feature_extractor is not None else ("image", "video")
+        return [kind for kind in kinds if kind not in there]
+
+    def _blank_row(self, kind: str, features: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        """A blank item of one step, encoded before if there are `features` (1, ...) of one, and no loss."""
         processor = self.processor
-        count = processor.num_video_tokens if branch == "video" else processor.num_audio_tokens
-        ids = [getattr(processor, f"{branch}_token_id")] * count
+        count = processor.num_audio_tokens if kind == "audio" else processor.num_video_tokens
+        ids = [getattr(processor, f"{kind}_token_id")] * count
         if processor.tokenizer.bos_token_id is not None:
             ids = [processor.tokenizer.bos_token_id, *ids]
         row = {"input_ids": torch.tensor(ids), "labels": torch.full((len(ids),), IGNORE_INDEX)}
-        if branch == "audio" and not self.frames_as_sound:
+        name, step = self._blank_step(kind) if features is None else (ENCODED_ARGUMENTS[kind], features)
+        if kind == "image":
+            return {**row, name: step}
+        mask = "audio_clip_mask" if kind == "audio" else "video_frame_mask"
+        return {**row, name: step[None], mask: torch.ones(1, 1, dtype=torch.bool)}
+
+    def _blank_step(self, kind: str) -> tuple[str, torch.Tensor]:
+        """The argument of an item, and one step (1, ...) of a blank one."""
+        processor = self.processor
+        if kind == "audio" and not self.frames_as_sound:
             extractor = processor.feature_extractor
-            name, item = "input_features", torch.zeros(1, 1, extractor.feature_size, extractor.num_mel_frames)
-        else:
-            size = processor.video_processor.size
-            name = "pixel_values_videos" if branch == "video" else "audio_pixel_values"
-            item = torch.zeros(1, 1, 3, size["height"], size["width"])
-        mask = "audio_clip_mask" if branch == "audio" else "video_frame_mask"
-        return {**row, name: item, mask: torch.ones(1, 1, dtype=torch.bool)}
+            return "input_features", torch.zeros(1, extractor.feature_size, extractor.num_mel_frames)
+        size = (processor.image_processor if kind == "image" else processor.video_processor).size
+        names = {"image": "pixel_values", "video": "pixel_values_videos", "audio": "audio_pixel_values"}
+        return names[kind], torch.zeros(1, 3, size["height"], size["width"])
 
     def _batch(
         self, rows: Sequence[Mapping[str, torch.Tensor]], paddings: dict[str, int], padding_side: str
@@ -355,12 +382,6 @@ def _check_caption(messages: Sequence[Mapping]) -> None:
             f"expected a user's message with an item and a caption as answer, got messages of "
             f"{[message['role'] for message in messages]}"
         )
-
-
-def _runs(branch: str, rows: Sequence[Mapping]) -> bool:
-    """Whether some row has an item for the branch; images are videos of one frame."""
-    modalities = ("image", "video") if branch == "video" else ("audio",)
-    return any(name in row for row in rows for modality in modalities for name in ITEM_ARGUMENTS[modality])
 
 
 def join_items(rows: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

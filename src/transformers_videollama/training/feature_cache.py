@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.utils.data import Dataset
@@ -36,6 +37,7 @@ from ..messages import SOURCE_KEYS, EncodedMedia
 from ..modeling_video_llama import VideoLlamaModel
 from ..processing_video_llama import VideoLlamaProcessor
 from .datasets import file_checksum, import_datasets
+from .sharding import full, is_sharded, whole
 
 
 if TYPE_CHECKING:
@@ -305,12 +307,17 @@ class FeatureDataset(Dataset):
     [`VideoLlamaDataCollator`]. Rows that could not be read are left out. Every process opens the shards for itself,
     so that the dataset can be handed to workers. See [`load_features`].
 
+    Args:
+        cache ([`FeatureCache`])
+        blank_features (`Mapping` from "image", "video", "audio" to `torch.Tensor`s, *optional*): Those of a blank
+            item of one step, which the rows hand to the collator.
+
     Attributes:
         branch (`str`): "video" or "audio", the branch that the features are for.
         unreadable (`dict[int, str]`): Rows of the data, counted from 0, that are left out, and why.
     """
 
-    def __init__(self, cache: FeatureCache):
+    def __init__(self, cache: FeatureCache, blank_features: Mapping[str, torch.Tensor] | None = None):
         if missing := cache.missing_shards():
             raise FeatureCacheError(
                 f"{cache.folder} lacks {len(missing)} of {cache.num_shards} shards; run videollama precompute again "
@@ -318,6 +325,7 @@ class FeatureDataset(Dataset):
             )
         self.branch = cache.branch
         self.unreadable = cache.unreadable()
+        self._blank_features = blank_features
         self._cache = cache
         self._rows = np.setdiff1d(np.arange(cache.num_rows), list(self.unreadable))
         self._conversations = cache.rows()
@@ -326,7 +334,7 @@ class FeatureDataset(Dataset):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> dict[str, list[dict]]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         row = int(self._rows[index])
         shard = self._shard(row // self._cache.shard_size)
         messages = []
@@ -340,7 +348,8 @@ class FeatureDataset(Dataset):
                 else:
                     content.append({"type": kind, "text": block["text"]})
             messages.append({"role": message["role"], "content": content})
-        return {**stored, "messages": messages}
+        row = {**stored, "messages": messages}
+        return row if self._blank_features is None else {**row, "blank_features": self._blank_features}
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_shard"}
@@ -360,7 +369,8 @@ def load_features(folder: str | os.PathLike, model: torch.nn.Module, processor: 
     Args:
         folder (`str` or `os.PathLike`)
         model: The Video-LLaMA that is to be trained. Its frozen encoders must be those of the cache; whether in
-            float32 or bfloat16 makes no difference.
+            float32 or bfloat16 makes no difference. If several processes train, all of them must call this: weights
+            that they share out are gathered, one part after the other.
         processor ([`VideoLlamaProcessor`]): It must prepare items as it did for the cache. If it hears the sound of
             videos, the cache must have it; [`~VideoLlamaDataCollator.processor_as_trained`] hears what is trained.
 
@@ -378,7 +388,7 @@ def load_features(folder: str | os.PathLike, model: torch.nn.Module, processor: 
         data["checksum"] = file_checksum(data["path"])
     cache.check(feature_header(model, processor, data, **cache.header["options"]))
     cache.check_sound(processor)
-    dataset = FeatureDataset(cache)
+    dataset = FeatureDataset(cache, _blank_features(model, cache))
     if dataset.unreadable:
         logger.warning(
             f"{folder}: {len(dataset.unreadable)} of {cache.num_rows} samples could not be read and are left out; the "
@@ -395,17 +405,43 @@ def _weights_checksums(model: torch.nn.Module, branch: Branch) -> dict[str, str]
             "branch is trained through; convert the original with --with-imagebind-vision"
         )
     parts = {name: getattr(video_llama, name) for name in FROZEN_PARTS[branch]}
-    return {name: _weights_checksum(part) for name, part in parts.items() if part is not None}
+    return _of_first_process(
+        lambda: {name: _weights_checksum(part) for name, part in parts.items() if part is not None},
+        together=is_sharded(model),
+    )
+
+
+def _of_first_process(compute: Callable[[], dict[str, str]], *, together: bool) -> dict[str, str]:
+    """
+    What the first process has computed, with the others if weights are shared out. Before they are, the others need
+    not have them: with FSDP, one process a machine reads the checkpoint (`fsdp_cpu_ram_efficient_loading`).
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return compute()
+    results = [compute() if together or dist.get_rank() == 0 else {}]
+    dist.broadcast_object_list(results, src=0)
+    return results[0]
 
 
 def _weights_checksum(part: torch.nn.Module | torch.Tensor) -> str:
     """The checksum of the weights rounded to bfloat16, so that a model has the same in float32 and in bfloat16."""
-    tensors = {"": part} if isinstance(part, torch.Tensor) else part.state_dict()
+    alone = isinstance(part, torch.Tensor)
     checksum = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        checksum.update(name.encode())
-        checksum.update(tensor.detach().to("cpu", torch.bfloat16).contiguous().view(torch.int16).numpy())
+    with whole([part] if alone else part.parameters()):
+        for name, tensor in sorted({"": part}.items() if alone else part.state_dict().items()):
+            checksum.update(name.encode())
+            checksum.update(full(tensor).to("cpu", torch.bfloat16).contiguous().view(torch.int16).numpy())
     return checksum.hexdigest()[:16]
+
+
+def _blank_features(model: torch.nn.Module, cache: FeatureCache) -> dict[str, torch.Tensor]:
+    """Features of a blank item of one step, of each kind that this model has."""
+    config, dtype = video_llama_of(model).config, getattr(torch, cache.header["options"]["dtype"])
+    if cache.branch == "audio":
+        return {"audio": torch.zeros(1, config.audio_vision_config.projection_dim, dtype=dtype)}
+    frame = torch.zeros(1, config.num_query_tokens, config.qformer_config.hidden_size, dtype=dtype)
+    sound = {} if config.audio_config is None else {"audio": torch.zeros(1, config.audio_config.projection_dim)}
+    return {"image": frame, "video": frame, **{kind: clip.to(dtype) for kind, clip in sound.items()}}
 
 
 def _processor_settings(processor: VideoLlamaProcessor) -> dict[str, Any]:
