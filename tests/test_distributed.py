@@ -1,4 +1,4 @@
-"""Two processes train as one does, data parallel and with FSDP2, and each goes on from what another has trained."""
+"""Two processes train as one does, with DDP, FSDP2 and ZeRO-3, and each goes on from what another has trained."""
 
 import json
 import os
@@ -10,17 +10,32 @@ import pytest
 import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
-from accelerate.utils import DeepSpeedPlugin
+from accelerate.utils import DeepSpeedPlugin, is_deepspeed_available
 from render_clip import render_clip
 from safetensors.torch import load_file
 from training_run import logged, train
+
+from transformers_videollama.training import precompute
 
 
 pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).parents[1]
 CONFIGS = REPOSITORY / "examples" / "accelerate"
-KINDS = ("single", "ddp", "fsdp2")
-PAIRS = [(kind, other) for kind in KINDS for other in KINDS if kind != other]
+SEVERAL = ("ddp", "fsdp2", "zero3")
+PAIRS = [(kind, other) for kind in ("single", *SEVERAL) for other in ("single", *SEVERAL) if kind != other]
+# Two processes get two rows each in a step, the second one the latter two
+CASES = {
+    "ragged": {"kinds": ["video"]},
+    "sound": {"kinds": ["video", "audio", "text", "text"]},
+    "sound-alone": {"kinds": ["audio", "audio", "image", "video"]},
+    "features": {"features": "features"},
+    "adapters": {"lora": True},
+}
+
+
+def skip_without_deepspeed(kinds: tuple[str, ...]) -> None:
+    if "zero3" in kinds:
+        pytest.importorskip("deepspeed", reason="deepspeed is optional; ZeRO-3 is its own")
 
 
 def launch(config: str, script: str, *arguments: str) -> None:
@@ -29,7 +44,7 @@ def launch(config: str, script: str, *arguments: str) -> None:
     command += ["--config_file", str(CONFIGS / config), "--num_processes", "2", "--mixed_precision", "no"]
     command += ["--main_process_port", "0", str(REPOSITORY / script), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=600)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=900)
     assert ended.returncode == 0, ended.stderr
 
 
@@ -37,12 +52,17 @@ def launch(config: str, script: str, *arguments: str) -> None:
 def runs(checkpoint, tmp_path_factory) -> Path:
     """
     A folder with the runs `{kind}` of 5 steps; `{kind}-resumed` from their third; `{kind}-from-{other}`, 2 steps from
-    the branch of another; and `fsdp2-bf16`. The second process gets texts alone in every step.
+    the branch of another; `{kind}-{case}`, 2 steps; and `fsdp2-bf16`. The second process gets texts alone in every
+    step but in those of a case.
     """
     folder = tmp_path_factory.mktemp("runs")
+    features = cache_features(folder, checkpoint)
+    kinds = [kind for kind in SEVERAL if kind != "zero3" or is_deepspeed_available()]
 
-    def whole(kind: str) -> dict:
-        return {"output_dir": str(folder / kind), "save_strategy": "steps", "save_steps": 3}
+    def own(kind: str) -> list[dict]:
+        whole = {"output_dir": str(folder / kind), "save_strategy": "steps", "save_steps": 3}
+        cases = [{"output_dir": str(folder / f"{kind}-{name}"), **CASES[name], "max_steps": 2} for name in CASES]
+        return [whole, *({**case, "features": features} if "features" in case else case for case in cases)]
 
     def resumed(kind: str) -> dict:
         return {"output_dir": str(folder / f"{kind}-resumed"), "resume": str(folder / kind / "checkpoint-3")}
@@ -51,27 +71,58 @@ def runs(checkpoint, tmp_path_factory) -> Path:
         branch = str(folder / other / "checkpoint-3")
         return {"output_dir": str(folder / f"{kind}-from-{other}"), "branch_from": branch, "max_steps": 2}
 
-    def shared_out(kind: str, run: dict) -> dict:
-        return {**run, "sharded": kind == "fsdp2", "per_device_train_batch_size": 2}
+    def start(config: str, listed: list[tuple[str, dict]]) -> None:
+        share = [{**run, "sharded": kind != "ddp", "per_device_train_batch_size": 2} for kind, run in listed]
+        (folder / "runs.json").write_text(json.dumps(share))
+        launch(config, "tests/training_run.py", str(checkpoint), str(folder / "runs.json"))
 
-    train(checkpoint, **whole("single"))
-    listed = [shared_out(kind, run(kind)) for kind in ("ddp", "fsdp2") for run in (whole, resumed)]
-    listed += [shared_out(kind, branched(kind, other)) for kind, other in PAIRS if kind != "single"]
+    for run in own("single"):
+        train(checkpoint, **run)
+    listed = [(kind, run) for kind in ("ddp", "fsdp2") for run in (*own(kind), resumed(kind))]
+    listed += [(kind, branched(kind, other)) for kind, other in PAIRS if {kind, other} <= {"single", "ddp", "fsdp2"}]
     in_bf16 = {"output_dir": str(folder / "fsdp2-bf16"), "dtype": "bfloat16", "bf16": True}
-    listed.append(shared_out("fsdp2", in_bf16))
-    (folder / "runs.json").write_text(json.dumps(listed))
-    launch("fsdp2.yaml", "tests/training_run.py", str(checkpoint), str(folder / "runs.json"))
-    for other in ("ddp", "fsdp2"):
+    listed = [(kind, run) for kind, run in listed if "single-from" not in run["output_dir"]]
+    start("fsdp2.yaml", [*listed, ("fsdp2", in_bf16)])
+    if "zero3" in kinds:
+        others = [branched("zero3", other) for other in ("single", "ddp", "fsdp2")]
+        start("deepspeed_zero3.yaml", [("zero3", run) for run in (*own("zero3"), resumed("zero3"), *others)])
+        start("fsdp2.yaml", [(kind, branched(kind, "zero3")) for kind in ("ddp", "fsdp2")])
+    for other in kinds:
         train(checkpoint, **branched("single", other))
     return folder
 
 
-@pytest.mark.parametrize("kind", ("ddp", "fsdp2"))
+def cache_features(folder: Path, checkpoint: Path) -> str:
+    """Of 8 rows: a video, a sound, and two texts, again and again."""
+    render_clip(folder / "clip.mp4", seconds=1, size=(64, 48))
+    items = [[{"type": kind, "path": "clip.mp4"}] for kind in ("video", "audio")] + [[], []]
+    rows = [
+        [{"role": "user", "content": [*items[i % 4], {"type": "text", "text": "What?"}]}, {"role": "assistant"}]
+        for i in range(8)
+    ]
+    for i, row in enumerate(rows):
+        row[1]["content"] = " ".join(["a", "red", "ball", "swings"][: 1 + i % 4])
+    (folder / "chats.json").write_text(json.dumps([{"messages": row} for row in rows]))
+    precompute(folder / "chats.json", folder / "features", model=str(checkpoint))
+    return str(folder / "features")
+
+
+@pytest.mark.parametrize("kind", SEVERAL)
 def test_two_processes_train_as_one(runs, kind):
+    skip_without_deepspeed((kind,))
     for name in ("loss", "learning_rate", "grad_norm"):
         expected = logged(runs / "single", name)
         assert len(expected) == 5
         assert logged(runs / kind, name) == pytest.approx(expected, rel=0, abs=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("kind", SEVERAL)
+def test_two_processes_train_as_one_where_their_rows_differ_in_kind(runs, kind, case):
+    skip_without_deepspeed((kind,))
+    expected = logged(runs / f"single-{case}")
+    assert len(expected) == 2
+    assert logged(runs / f"{kind}-{case}") == pytest.approx(expected, rel=0, abs=1e-5)
 
 
 def test_parameters_are_shared_out(runs):
@@ -80,14 +131,16 @@ def test_parameters_are_shared_out(runs):
     assert not list((runs / "ddp" / "checkpoint-3").glob("pytorch_model_fsdp*"))
 
 
-@pytest.mark.parametrize("kind", ("ddp", "fsdp2"))
+@pytest.mark.parametrize("kind", SEVERAL)
 def test_resumed_run_goes_on_as_if_nothing_had_happened(runs, kind):
+    skip_without_deepspeed((kind,))
     assert logged(runs / f"{kind}-resumed") == pytest.approx(logged(runs / kind)[3:], rel=0, abs=1e-6)
 
 
-@pytest.mark.parametrize("kind", ("ddp", "fsdp2"))
+@pytest.mark.parametrize("kind", SEVERAL)
 @pytest.mark.parametrize("step", (3, 5))
 def test_branch_is_the_same(runs, kind, step):
+    skip_without_deepspeed((kind,))
     expected, branch = (load_file(runs / k / f"checkpoint-{step}" / "branch.safetensors") for k in ("single", kind))
     assert branch.keys() == expected.keys()
     for name, tensor in branch.items():
@@ -96,6 +149,7 @@ def test_branch_is_the_same(runs, kind, step):
 
 @pytest.mark.parametrize("kind, other", PAIRS)
 def test_branch_goes_on_elsewhere(runs, kind, other):
+    skip_without_deepspeed((kind, other))
     losses = logged(runs / f"{kind}-from-{other}")
     assert len(losses) == 2
     assert losses == pytest.approx(logged(runs / "ddp-from-single"), rel=0, abs=1e-5)
