@@ -136,7 +136,7 @@ class VideoLlamaDataCollator:
                 self.unreadable.leave_out(error)
             else:
                 self.unreadable.read()
-        blank_features = next((row["blank_features"] for row in examples if "blank_features" in row), {})
+        blank_features: Mapping = next((row["blank_features"] for row in examples if "blank_features" in row), {})
         rows.extend([self._blank_row(kind, blank_features.get(kind)) for kind in self._missing_kinds(rows)])
         paddings = {"input_ids": self.processor.tokenizer.pad_token_id, "labels": IGNORE_INDEX}
         return self._batch(rows, paddings, padding_side="right")

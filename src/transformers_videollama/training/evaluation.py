@@ -12,9 +12,9 @@ from transformers import Trainer, TrainerCallback
 from transformers.utils import logging
 
 from ..files import appearing
-from .branches import is_sharded
 from .collator import CAPTION_END, Prompt, VideoLlamaDataCollator
 from .scores import exact_match, token_f1
+from .sharding import is_sharded
 
 
 __all__ = ["AnswerCallback", "AskedAnswer"]

@@ -348,8 +348,8 @@ class FeatureDataset(Dataset):
                 else:
                     content.append({"type": kind, "text": block["text"]})
             messages.append({"role": message["role"], "content": content})
-        row = {**stored, "messages": messages}
-        return row if self._blank_features is None else {**row, "blank_features": self._blank_features}
+        blank = {} if self._blank_features is None else {"blank_features": self._blank_features}
+        return {**stored, "messages": messages, **blank}
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_shard"}
@@ -425,12 +425,13 @@ def _of_first_process(compute: Callable[[], dict[str, str]], *, together: bool) 
 
 def _weights_checksum(part: torch.nn.Module | torch.Tensor) -> str:
     """The checksum of the weights rounded to bfloat16, so that a model has the same in float32 and in bfloat16."""
-    alone = isinstance(part, torch.Tensor)
+    parameters: Any = [part] if isinstance(part, torch.Tensor) else part.parameters()
     checksum = hashlib.sha256()
-    with whole([part] if alone else part.parameters()):
-        for name, tensor in sorted({"": part}.items() if alone else part.state_dict().items()):
+    with whole(parameters):
+        tensors = {"": part} if isinstance(part, torch.Tensor) else part.state_dict()
+        for name, tensor in sorted(tensors.items()):
             checksum.update(name.encode())
-            checksum.update(full(tensor).to("cpu", torch.bfloat16).contiguous().view(torch.int16).numpy())
+            checksum.update(full(tensor).to("cpu", torch.bfloat16).contiguous().view(torch.int16).numpy().data)
     return checksum.hexdigest()[:16]
 
 
