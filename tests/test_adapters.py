@@ -1,5 +1,7 @@
 """LoRA beside the branch: with the library's `Trainer`, in 4 bit, and with TRL."""
 
+import re
+
 import bitsandbytes
 import datasets
 import pytest
@@ -8,7 +10,7 @@ from peft import PeftModel, get_peft_model
 from render_clip import render_clip
 from torch.nn.functional import cross_entropy
 from training_run import ARGUMENTS, assert_trained, conversations, logged, make_trainer, parameters, tiny_model
-from transformers import AutoModelForMultimodalLM
+from transformers import AutoConfig, AutoModelForMultimodalLM
 from trl import SFTConfig, SFTTrainer
 
 from transformers_videollama.quantization import quantization_config
@@ -53,6 +55,68 @@ def test_adapters_and_branch_train_and_nothing_else(trained):
     adapters = {name.split(".lora_")[0].rpartition(".")[2] for name in before if ".lora_" in name}
     assert adapters == {"q_proj", "k_proj", "v_proj", "o_proj"}
     assert all(".language_model." in name for name in before if ".lora_" in name)
+
+
+SIZES = {"vocab_size": 1024, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+# Families that call their layers otherwise, and what is in their attention
+FAMILIES = {
+    "phi3": ({"intermediate_size": 48, "pad_token_id": 0}, {"qkv_proj", "o_proj"}),
+    "gpt2": ({}, {"c_attn", "c_proj"}),
+    "gpt_neox": ({"intermediate_size": 48}, {"query_key_value", "dense"}),
+    "bloom": ({}, {"query_key_value", "dense"}),
+    "falcon": ({}, {"query_key_value", "dense"}),
+    "codegen": ({"rotary_dim": 4}, {"qkv_proj", "out_proj"}),
+    "opt": ({"ffn_dim": 48, "word_embed_proj_dim": 32}, {"q_proj", "k_proj", "v_proj", "out_proj"}),
+}
+
+
+def of_family(checkpoint, model_type: str, **sizes):
+    """The tiny model with another language model."""
+    config = AutoConfig.from_pretrained(checkpoint)
+    text = AutoConfig.for_model(model_type, **{**SIZES, **sizes})
+    model = AutoModelForMultimodalLM.from_config(type(config)(**{**config.to_dict(), "text_config": text}))
+    prepare_for_stage(model, STAGE)
+    return model
+
+
+def adapted_layers(model, **overrides) -> set[str]:
+    adapters = get_peft_model(model, STAGE.lora_config(model, **overrides))
+    return {name.removeprefix("base_model.model.") for name in adapters.targeted_module_names}
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_attention_of_any_language_model_is_adapted(checkpoint, model_type):
+    sizes, expected = FAMILIES[model_type]
+    layers = adapted_layers(of_family(checkpoint, model_type, **sizes))
+    assert {name.rpartition(".")[2] for name in layers} == expected
+    assert all(name.startswith("model.language_model.") and re.search(r"att(n|ention)\.", name) for name in layers)
+    assert len(layers) == 2 * len(expected)
+
+
+def test_language_model_without_attention_is_refused_with_the_layers_to_choose_from(checkpoint):
+    model = of_family(checkpoint, "mamba", state_size=4)
+    message = (
+        r"\(mamba\) has no attention that LoRA could be put on; .* target_modules: dt_proj, in_proj, out_proj, x_proj"
+    )
+    with pytest.raises(ValueError, match=message):
+        STAGE.lora_config(model)
+    layers = adapted_layers(model, target_modules=["in_proj"])
+    assert layers == {f"model.language_model.layers.{i}.mixer.in_proj" for i in range(2)}
+
+
+@pytest.mark.parametrize(
+    ("targets", "kinds"),
+    [
+        ("all-linear", {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}),
+        (["q_proj", "up_proj"], {"q_proj", "up_proj"}),
+        (r".*\.mlp\..*_proj", {"gate_proj", "up_proj", "down_proj"}),
+    ],
+)
+def test_other_layers_are_adapted_in_the_language_model_alone(checkpoint, targets, kinds):
+    """The towers of ImageBind have layers of these names, too."""
+    layers = adapted_layers(tiny_model(checkpoint), target_modules=targets)
+    assert {name.rpartition(".")[2] for name in layers} == kinds
+    assert all(name.startswith("model.language_model.layers.") for name in layers)
 
 
 @pytest.mark.parametrize("folder", ("adapter", "checkpoint-5"))

@@ -1,11 +1,13 @@
 """The stages in which Video-LLaMA is trained, as data, and what applies them."""
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from packaging.version import Version
 from transformers import TrainingArguments
+from transformers.pytorch_utils import Conv1D
 
 from ..chat_templates import load_chat_template
 from ..modeling_video_llama import VideoLlamaForConditionalGeneration
@@ -26,6 +28,10 @@ COMPILES = ("torch_compile", "torch_compile_backend", "torch_compile_mode")  # e
 # The first torch that was seen to build the library's attention masks of varying lengths for CPUs. 2.11 writes C++
 # that does not compile (pytorch's pull request 180212).
 COMPILES_FOR_CPUS = Version("2.14")
+# Names of modules: of the language model, and of what is in its attention. All families of the library with attention
+# call it self_attn, attn, attention, self_attention, multi_head_attention or the like, but for a few hybrids.
+LANGUAGE_MODEL = r"(.+\.)?language_model\..+"
+ATTENTION = r"(.+\.)?language_model\.(.+\.)?[^.]*att(n|ention)s?\..+"
 
 
 @dataclass(frozen=True)
@@ -144,29 +150,56 @@ class TrainingStage:
                 defaults["chat_template"] = load_chat_template("vicuna-training")
         return VideoLlamaDataCollator(processor, **{**defaults, **overrides})
 
-    def lora_config(self, **overrides: Any) -> "LoraConfig":
+    def lora_config(self, model: VideoLlamaForConditionalGeneration | None = None, **overrides: Any) -> "LoraConfig":
         """
-        LoRA on the attention of the language model, together with the branches of this stage, trained as a whole.
+        LoRA on the attention of the language model, together with the branches of this stage, trained as a whole. PEFT
+        finds the linear layers in the model that it is given, whatever they are called there.
 
         Args:
-            overrides: any argument of `peft.LoraConfig`, such as `r`.
+            model ([`VideoLlamaForConditionalGeneration`], *optional*): the model to be adapted. With it, a language
+                model without attention is refused with the names that `target_modules` can take instead.
+            overrides: any argument of `peft.LoraConfig`, such as `r`. `target_modules` stand for modules of the
+                language model alone: "all-linear" are the linear layers of its attention and of its MLPs.
 
         Raises:
             ImportError: if peft is not installed.
+            ValueError: if `model` has no attention to adapt.
         """
         try:
             from peft import LoraConfig
         except ImportError as error:
             raise ImportError("LoRA needs peft: pip install 'transformers-videollama[train]'") from error
+        if model is not None and "target_modules" not in overrides:
+            _check_attention(model)
         defaults: dict[str, Any] = {
             "r": 16,
             "lora_alpha": 32,
             "lora_dropout": 0.05,
-            "target_modules": r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj)",
+            "target_modules": "all-linear",
+            "exclude_modules": _all_but(LANGUAGE_MODEL if "target_modules" in overrides else ATTENTION),
             "modules_to_save": self.modules,
             "task_type": "CAUSAL_LM",
         }
         return LoraConfig(**{**defaults, **overrides})
+
+
+def _all_but(names: str) -> str:
+    """The regular expression of what another does not match."""
+    return f"(?!{names}$).+"
+
+
+def _check_attention(model: VideoLlamaForConditionalGeneration) -> None:
+    layers = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, (torch.nn.Linear, Conv1D)) and re.fullmatch(LANGUAGE_MODEL, name)
+    ]
+    if not any(re.fullmatch(ATTENTION, name) for name in layers):
+        kinds = sorted({name.rpartition(".")[2] for name in layers})
+        raise ValueError(
+            f"the language model ({model.config.text_config.model_type}) has no attention that LoRA could be put on; "
+            f"choose from its linear layers with target_modules: {', '.join(kinds)}"
+        )
 
 
 STAGES = {
