@@ -13,12 +13,13 @@ import numpy as np
 import openai
 import pytest
 from crashing import HOSTILE, make_workers_crash
+from made_adapters import save_adapter
 from transformers import AutoConfig, AutoModelForMultimodalLM, AutoProcessor
 
 from transformers_videollama import TINY_CHECKPOINT
 
 from . import server as servers
-from .media import Request
+from .media import MAX_TOKENS, Request
 from .server import block, data_address
 
 
@@ -133,6 +134,27 @@ def test_a_checkpoint_without_audio_branch_sees_videos_that_have_sound(deaf_chec
     with servers.running([*command, "--port", str(port)], port, tmp_path_factory.mktemp("log") / "log.txt") as address:
         answer = asyncio.run(ask_once(address)).choices[0].message.content
     assert answer.startswith("I see")
+
+
+def test_an_adapter_is_served_under_the_name_of_its_model(requests, encode, processor, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adapter")
+    model = save_adapter(TINY_CHECKPOINT, folder)
+    request = next(request for request in silent(requests) if request.media)
+    inputs = encode(request)
+    generated = model.generate(**inputs, do_sample=False, max_new_tokens=MAX_TOKENS)
+    (expected,) = processor.post_process_image_text_to_text(generated[:, inputs["input_ids"].shape[1] :])
+    port = servers.free_port()
+    command = [str(Path(sys.executable).with_name("videollama")), "serve", "--dtype", "float32"]
+    command += ["--adapter", str(folder), "--port", str(port)]
+
+    async def ask_once(address):
+        async with servers.client(address) as client:
+            extra = {"chat_template_kwargs": {"add_timestamps": False}}
+            return await servers.ask(client, MODEL, request.messages(data_address), extra)
+
+    with servers.running(command, port, folder / "log.txt") as address:
+        answer = asyncio.run(ask_once(address)).choices[0].message.content
+    assert answer.strip() == expected.strip() != request.answer.strip()
 
 
 def malformed(media: dict) -> dict[str, list[dict]]:

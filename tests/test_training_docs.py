@@ -9,10 +9,12 @@ from pages import ROOT, Page
 from PIL import Image
 from render_clip import render_clip
 from safetensors.torch import load_file
+from tiny_conversions import REFERENCE
 
 
 pytestmark = pytest.mark.slow
-PAGES = {name: Page(f"docs/{name}.md") for name in ("own-data", "training", "both-branches", "evaluation")}
+NAMES = ("own-data", "training", "both-branches", "evaluation", "adapters")
+PAGES = {name: Page(f"docs/{name}.md") for name in NAMES}
 INSTALL = "pip install 'transformers-videollama[train]'\n"
 
 
@@ -22,6 +24,7 @@ def folder(tmp_path_factory, checkpoint) -> Path:
     folder = tmp_path_factory.mktemp("training")
     shutil.copytree(checkpoint, folder / "Video-LLaMA-2-7B-Finetuned")
     (folder / "examples").symlink_to(ROOT / "examples")
+    (folder / "llama-2-7b-chat-hf").symlink_to(REFERENCE / "checkpoints" / "llama-2-7b-chat-hf")
     (folder / "clips").mkdir()
     for i in range(2):
         render_clip(folder / "clips" / f"{i}.mp4", seconds=2, size=(96, 64), seed=i)
@@ -54,7 +57,7 @@ def test_training(folder, monkeypatch):
     monkeypatch.chdir(folder)
     assert ("bash", INSTALL) in PAGES["training"].blocks
     run_page(PAGES["training"], folder)
-    assert (folder / "Video-LLaMA-mine-too" / "model.safetensors").is_file()
+    assert (folder / "runs" / "al1" / "AL_LLaMA_2_7B.pth").is_file()
 
 
 def test_both_branches(folder, monkeypatch):
@@ -77,3 +80,11 @@ def test_evaluation(folder, monkeypatch, capsys):
         assert (folder / "runs" / run / "curves.png").is_file()
         for step in steps:
             assert json.loads((folder / "runs" / run / f"answers-{step}.jsonl").read_text())["kind"] == row["kind"]
+
+
+def test_adapters(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    run_page(PAGES["adapters"], folder)
+    for name in ("config.json", "model.safetensors", "video_llama.py"):
+        assert (folder / "Video-LLaMA-lora" / name).is_file()
+    assert (folder / "original-lora" / "llama" / "tokenizer.model").is_file()

@@ -16,8 +16,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "branches": ["original_branch_state", "read_original_branch"],
         "errors": ["ConversionError"],
         "hub_code": ["export_code"],
+        "language_model": ["read_json"],
         "options": ["ConversionOptions"],
         "pipeline": ["convert"],
         "plan": ["plan_conversion"],
+        "sources": ["TOKENIZER_FILES"],
+        "weights": ["check_space"],
     },
 )

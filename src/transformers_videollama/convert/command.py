@@ -7,7 +7,7 @@ import json
 import re
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -17,7 +17,7 @@ from .errors import ConversionError
 from .options import DTYPES, STYLES, ConversionOptions
 
 
-__all__ = ["add_arguments", "main", "run"]
+__all__ = ["add_arguments", "exit_status", "main", "run", "size_in_bytes"]
 
 EXAMPLE = """\
 examples:
@@ -57,21 +57,36 @@ def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     options = _options(parser, args)
     from .pipeline import convert  # heavy, which wrong arguments and --help need not wait for
 
+    return exit_status(parser.prog, lambda: convert(options), ConversionError)
+
+
+def exit_status(prog: str, write: Callable[[], object], *wrong_input: type[Exception]) -> int:
+    """
+    Runs what writes a folder that appears complete or not at all, and prints what it returns.
+
+    Args:
+        prog (`str`): The command's name in messages.
+        write (`Callable`)
+        wrong_input (exception types): what it raises for wrong input.
+
+    Returns:
+        `int`: as [`run`].
+    """
     try:
         with _sigterm_raises():
-            print(convert(options))
-    except ConversionError as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+            print(write())
+    except wrong_input as error:
+        print(f"{prog}: error: {error}", file=sys.stderr)
         return 2
     except Terminated:
-        print(f"{parser.prog}: terminated; nothing was written", file=sys.stderr)
+        print(f"{prog}: terminated; nothing was written", file=sys.stderr)
         return 128 + signal.SIGTERM
     except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted; nothing was written", file=sys.stderr)
+        print(f"{prog}: interrupted; nothing was written", file=sys.stderr)
         return 128 + signal.SIGINT
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"{parser.prog}: error: {where}{error.strerror or error}; nothing was written", file=sys.stderr)
+        print(f"{prog}: error: {where}{error.strerror or error}; nothing was written", file=sys.stderr)
         return 1
     return 0
 
@@ -106,7 +121,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--with-imagebind-vision", action="store_true", help="add the trunk that training the audio branch needs")
     add("--dry-run", action="store_true", help="check names and shapes, write nothing")
     add("--hub-code", action="store_true", help="put the code next to the weights, for trust_remote_code=True")
-    add("--max-shard-size", type=_size, default="2GB", metavar="SIZE", help="of a file of weights (default: 2GB)")
+    add(
+        "--max-shard-size",
+        type=size_in_bytes,
+        default="2GB",
+        metavar="SIZE",
+        help="of a file of weights (default: 2GB)",
+    )
     add(
         "--config",
         type=_overrides,
@@ -163,7 +184,8 @@ def _options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Conve
     )
 
 
-def _size(text: str) -> int:
+def size_in_bytes(text: str) -> int:
+    """Of 2GB and the like, as the type of an argument."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]B)", text, re.IGNORECASE)
     if found is None or not float(found[1]):
         raise argparse.ArgumentTypeError(f"{text!r} is no size; expected a number and KB, MB, GB or TB, such as 2GB")

@@ -14,7 +14,7 @@ from .checkpoints import shards_of, weight_files
 from .errors import ConversionError
 
 
-__all__ = ["BLIP2_PARTS", "Sources", "find_sources", "is_vicuna_era"]
+__all__ = ["BLIP2_PARTS", "TOKENIZER_FILES", "Sources", "find_sources", "is_vicuna_era"]
 
 VICUNA_ERA = r"(pretrain|finetune)[-_](vicuna|ziya|billa)\d+b"
 SEARCH_DEPTH = 3

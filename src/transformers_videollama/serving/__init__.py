@@ -16,7 +16,8 @@ def serve(args: Namespace) -> None:
 
     Args:
         args (`Namespace`): `engine`, `model`, `host`, `port`, `device`, `dtype`, `max_upload` in MiB, `timeout` in
-            seconds, `allow_local` (folders), `allow_private`, `media_workers` (processes), `engine_options`.
+            seconds, `allow_local` (folders), `allow_private`, `media_workers` (processes), `engine_options`; `adapter`
+            and `branch`, as [`~transformers_videollama.adapters.load_trained`] takes them.
 
     Raises:
         ImportError: if the packages of the engine are not installed.
@@ -24,6 +25,11 @@ def serve(args: Namespace) -> None:
     """
     if args.engine_options and args.engine != "vllm":
         raise ValueError(f"got {args.engine_options} behind --, but only vLLM takes further options")
+    if args.engine == "vllm" and (args.adapter or args.branch):
+        raise ValueError(
+            "vLLM knows no trained branches, and no adapters with one: write a plain checkpoint with `videollama "
+            "merge`, which takes the same --model, --adapter and --branch, and serve that"
+        )
     restrict_media_access(
         MediaAccess(tuple(map(Path, args.allow_local)), args.allow_private, max_decoding_seconds=args.timeout)
     )

@@ -5,9 +5,11 @@ from argparse import Namespace
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from ..adapters import processor_source
 from ..processing_video_llama import VideoLlamaProcessor
 from .limits import MODELS, RequestLimits
 from .schema import error_body
+from .trained import register_trained
 
 
 __all__ = ["serve_with_transformers", "template_options"]
@@ -24,6 +26,10 @@ def serve_with_transformers(args: Namespace) -> None:
     from transformers import AutoProcessor
     from transformers.cli.serve import Serve  # which says itself what it lacks
 
+    source = processor_source(args.model, args.adapter, args.branch)
+    if args.adapter or args.branch:
+        register_trained(args.adapter, args.branch, str(source))
+
     class LimitedServe(Serve):
         def start_server(self) -> None:
             """The library's hook for what runs the app that it has built."""
@@ -39,7 +45,7 @@ def serve_with_transformers(args: Namespace) -> None:
         port=args.port,
         device=args.device or "auto",
         dtype=args.dtype,
-        chat_template_kwargs=json.dumps(template_options(AutoProcessor.from_pretrained(args.model))),
+        chat_template_kwargs=json.dumps(template_options(AutoProcessor.from_pretrained(source))),
         non_blocking=True,
     )
 
