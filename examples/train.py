@@ -279,7 +279,7 @@ def train(args: argparse.Namespace, given: dict) -> None:
     model = load_model(args, arguments)
     rows = load_features(args.features, model, asked) if args.features else load_rows(args)
     if args.lora:
-        model = get_peft_model(model, stage.lora_config())
+        model = get_peft_model(model, stage.lora_config(model))
     saving = CheckpointCallback() if args.lora else BranchCheckpointCallback()  # PEFT saves what trains by itself
     trainer = Trainer(
         model,

@@ -9,11 +9,12 @@ import torch
 from made_adapters import logits, save_adapter, save_random_branch
 from peft import PromptTuningConfig, get_peft_model
 from render_clip import render_clip
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tiny_conversions import HEADS, REFERENCE
 from transformers import AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoProcessor
 
-from transformers_videollama import TINY_CHECKPOINT
+from transformers_videollama import TINY_CHECKPOINT, VideoLlamaForConditionalGeneration
 from transformers_videollama.adapters import load_trained, processor_source
 from transformers_videollama.cli import main
 from transformers_videollama.quantization import quantization_config
@@ -139,7 +140,7 @@ def test_ask_with_an_adapter(capsys, checkpoint, made, clip, tmp_path):
     assert asked[1] < untrained[1]  # the sentence of the times is shorter
 
 
-@pytest.mark.parametrize("kind", ("4bit", "int8"))
+@pytest.mark.parametrize("kind", ("4bit", "8bit", "int4", "int8"))
 def test_ask_with_an_adapter_and_quantised_weights(capsys, checkpoint, made, clip, kind):
     adapter = str(made["folder"] / "adapter")
     options = ["--model", str(checkpoint), "--adapter", adapter, "--quantize", kind]
@@ -156,6 +157,7 @@ def test_ask_with_an_adapter_and_quantised_weights(capsys, checkpoint, made, cli
         ),
         (["--adapter", "FOLDER/missing"], "missing: has no adapter_config.json"),
         (["--adapter", "FOLDER/damaged"], "damaged: cannot be read as an adapter of PEFT"),
+        (["--adapter", "FOLDER/weightless"], "weightless: cannot be read as an adapter of PEFT"),
         (["--adapter", "FOLDER/prompt"], "prompt: holds an adapter of the kind .*PROMPT_TUNING.*, expected LoRA"),
         (["--adapter", "FOLDER/other"], "other: the adapter was trained for a model of another size: .* has shape"),
         (
@@ -190,6 +192,7 @@ def wrong(checkpoint, made) -> None:
     shutil.copytree(folder / "adapter", folder / "damaged")
     weights = folder / "damaged" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
+    shutil.copytree(folder / "adapter", folder / "weightless", ignore=shutil.ignore_patterns("*.safetensors"))
     state = load_file(folder / "adapter" / "adapter_model.safetensors")
     second = {name: tensor for name, tensor in state.items() if ".layers.1.self_attn." in name}
     third = {name.replace(".layers.1.", ".layers.2."): tensor.clone() for name, tensor in second.items()}
@@ -235,6 +238,32 @@ def test_merged_checkpoint_is_plain(capsys, checkpoint, processor, made, tmp_pat
 def test_wrong_options_of_merge(capsys, checkpoint, tmp_path, arguments, message):
     error = refused(capsys, "merge", str(tmp_path / "merged"), "--model", str(checkpoint), *arguments)
     assert re.search(message, error), error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (
+            SafetensorError("No space left on device"),
+            1,
+            "cannot be written: No space left on device; nothing was written",
+        ),
+        (OSError(28, "No space left on device"), 1, "No space left on device; nothing was written"),
+        (KeyboardInterrupt(), 130, "interrupted; nothing was written"),
+    ],
+)
+def test_nothing_is_left_of_what_was_not_written(
+    capsys, checkpoint, made, tmp_path, monkeypatch, error, status, message
+):
+    def write_a_part(self, folder, **options):
+        (folder / "model-00001-of-00002.safetensors").write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(VideoLlamaForConditionalGeneration, "save_pretrained", write_a_part)
+    options = ["--model", str(checkpoint), "--branch", str(made["folder"] / "video")]
+    assert main(["merge", str(tmp_path / "deep" / "merged"), *options]) == status
+    assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

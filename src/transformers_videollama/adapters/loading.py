@@ -31,7 +31,8 @@ def load_trained(
     quantised model they stay next to them, since the sum would have to be quantised once more.
 
     Args:
-        model ([`VideoLlamaForConditionalGeneration`]): changed in place; the dtypes of its weights stay as they are.
+        model ([`VideoLlamaForConditionalGeneration`]): changed in place; the dtypes of its weights stay as they are,
+            and with an adapter none of them trains.
         adapter (`str` or `Path`, *optional*): folder of an adapter of PEFT, as `examples/train.py --lora` writes it.
         branches (`Sequence` of `str` or `Path`): each as [`~transformers_videollama.training.load_branch`] takes it:
             a `branch.safetensors`, a checkpoint of training, or a `VL_*.pth` or `AL_*.pth` of the original.
@@ -93,8 +94,9 @@ def _read_adapter(folder: Path) -> tuple["LoraConfig", dict[str, torch.Tensor]]:
             f"{folder}: has no {ADAPTER_FILE}, so it is no adapter; expected the folder that training with --lora has "
             "written. A trained branch is given with --branch"
         )
+    path = str(folder.absolute())  # which is no id on the Hub, where PEFT looks for files that are not in a folder
     try:
-        config, state = PeftConfig.from_pretrained(str(folder)), load_peft_weights(str(folder), device="cpu")
+        config, state = PeftConfig.from_pretrained(path), load_peft_weights(path, device="cpu")
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ValueError(f"{folder}: cannot be read as an adapter of PEFT: {error}") from error
     if not isinstance(config, LoraConfig):

@@ -1,8 +1,11 @@
 """`videollama merge`: a checkpoint with what was trained in it, as a folder that appears complete or not at all."""
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from ..convert import check_space, export_code
 from ..files import appearing
@@ -66,12 +69,15 @@ def merge(options: MergeOptions) -> str:
         original.check(model.config)
     load_trained(model, options.adapter, options.branches)
     check_space(options.output, stored_bytes(model))
-    with appearing(options.output) as folder:
-        folder.mkdir()
-        if original is None:
-            _write_checkpoint(model, processor, folder, options)
-        else:
-            write_original(model, processor, original, folder, options.max_shard_size)
+    try:
+        with appearing(options.output) as folder:
+            folder.mkdir()
+            if original is None:
+                _write_checkpoint(model, processor, folder, options)
+            else:
+                write_original(model, processor, original, folder, options.max_shard_size)
+    except SafetensorError as error:  # safetensors reports a full disk in this way
+        raise OSError(errno.EIO, f"cannot be written: {error}", str(options.output)) from error
     names = sorted(path.name for path in options.output.iterdir())
     return f"wrote {options.output}, with the processor of {source}: {', '.join(names)}"
 
