@@ -165,7 +165,7 @@ def test_invalid_logits_are_one_line_and_status_2(capsys, clip, tmp_path, option
     assert "--dtype bfloat16" in output.err
 
 
-@pytest.mark.parametrize("command", ([], ["ask"], ["chat"]))
+@pytest.mark.parametrize("command", ([], ["ask"], ["chat"], ["serve"], ["merge"]))
 def test_help(capsys, command):
     with pytest.raises(SystemExit) as stopped:
         main([*command, "--help"])

@@ -7,7 +7,7 @@ from PIL import Image
 from training_run import conversations, make_trainer
 from transformers import AutoModelForMultimodalLM, AutoProcessor, Trainer
 
-from transformers_videollama.cli import TINY_CHECKPOINT
+from transformers_videollama import TINY_CHECKPOINT
 from transformers_videollama.training import STAGES, AnswerCallback, CurveCallback, draw_curves, load_messages
 from transformers_videollama.training.scores import exact_match, token_f1
 
