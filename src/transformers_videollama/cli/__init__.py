@@ -47,8 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv (`Sequence[str]`, *optional*): Arguments; those of the process by default.
 
     Returns:
-        `int`: the exit status: 0, or 2 (through `SystemExit`, as argparse does) for wrong input; of `convert` and
-        `merge`, as [`~transformers_videollama.convert.command.run`].
+        `int`: the exit status: 0, or 2 (through `SystemExit`, as argparse does) for wrong input, and 1 where
+        `precompute` cannot use its data, model or folder; of `convert` and `merge`, as
+        [`~transformers_videollama.convert.command.run`].
     """
     parser = _parser()
     args = parser.parse_args(argv)

@@ -46,9 +46,17 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """
+    Raises:
+        SystemExit: with a sentence, and so with the exit status 1 as a training, for data, a model or a folder that
+            cannot be used.
+    """
     from ..training import precompute
 
-    cache = precompute(**{name: value for name, value in vars(args).items() if name != "command"})
+    try:
+        cache = precompute(**{name: value for name, value in vars(args).items() if name != "command"})
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"videollama precompute: {' '.join(str(error).split())}") from error
     left_out = cache.unreadable()
     print(  # noqa: T201 (the answer)
         f"{cache.folder}: features of {cache.num_rows - len(left_out)} rows in {cache.num_shards} files, "
