@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -203,3 +204,13 @@ def test_features_without_sound_train_no_model_that_hears(model, processor, feat
     with_times = STAGES["vl2"].collator(processor, load_audio_from_video=False)
     text = processor.tokenizer.decode(with_times([cached[0]])["input_ids"][0])
     assert "The video contains 8 frames sampled at 0.0" in text
+
+
+def test_features_of_an_earlier_version_are_refused(model, processor, features, tmp_path):
+    shutil.copytree(features / "sound", tmp_path / "earlier")
+    header = tmp_path / "earlier" / "features.json"
+    header.write_text(header.read_text().replace('"version": 2', '"version": 1'))
+    with pytest.raises(
+        FeatureCacheError, match=r"is of version 1, expected 2; compute the features again into another"
+    ):
+        load_features(tmp_path / "earlier", model, processor)
