@@ -27,7 +27,7 @@ FLOORS = (
         "image_processing_video_llama",
         "video_processing_video_llama",
     ),
-    ("conversations", "generation_video_llama", "input_checks", "modeling_imagebind"),
+    ("conversations", "encoder_steps", "generation_video_llama", "input_checks", "modeling_imagebind"),
     ("modeling_video_llama", "processing_video_llama"),
     ("conversation", "quantization", "registration"),
     ("convert",),

@@ -163,12 +163,15 @@ class VideoLlamaGenerationMixin(GenerationMixin):
         invalid.check(self.dtype)
         return outputs
 
-    def prepare_inputs_for_generation(self, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def prepare_inputs_for_generation(
+        self, input_ids: torch.Tensor, *args: Any, inputs_embeds: torch.Tensor | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
         """
-        As the library's. It gives an assistant model no items, since they may be encoded for a model of another width.
-        The assistant drafts from the embeddings of the text, which may hold placeholders; tokens may not.
+        As the library's, which looks for the name `inputs_embeds` among the arguments. It gives an assistant model no
+        items, since they may be encoded for a model of another width. The assistant drafts from the embeddings of the
+        text, which may hold placeholders; tokens may not.
         """
-        inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
+        inputs = super().prepare_inputs_for_generation(input_ids, *args, inputs_embeds=inputs_embeds, **kwargs)
         left_out = kwargs.get("mm_encoder_outputs") and inputs.get("mm_encoder_outputs") is None
         text = inputs.get("input_ids")
         if not left_out or text is None or not begins_text(text, inputs.get(CACHE_NAME)):

@@ -23,7 +23,6 @@ Shape letters in this file: B items (videos, sounds) or prompts, T steps of an i
 clips of all items, Q queries of the image Q-Former, R queries of a resampler, S positions, D width.
 """
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -45,6 +44,7 @@ from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import is_flash_attention_requested
 
 from .configuration_video_llama import VideoLlamaConfig, VideoLlamaResamplerConfig
+from .encoder_steps import encode_steps
 from .generation_video_llama import CACHE_NAME, VideoLlamaGenerationMixin, begins_text, named_cache
 from .input_checks import (
     check_autocast,
@@ -364,7 +364,7 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
             check_pixels(pixel_values_videos, self.config.vision_config.image_size)
             check_step_mask(pixel_values_videos, video_frame_mask, "video_frame_mask", "video", "frame")
             encode = partial(self._encode_frames, **_recorded(kwargs))
-            seen = _encode_steps(encode, pixel_values_videos, video_frame_mask, self._at_once(self.vision_tower))
+            seen = encode_steps(encode, pixel_values_videos, video_frame_mask, self._at_once(self.vision_tower))
         fused = self.video_resampler(seen.pooler_output, video_frame_mask)
         fused.hidden_states, fused.attentions = seen.hidden_states, seen.attentions
         return fused
@@ -468,7 +468,7 @@ class VideoLlamaModel(VideoLlamaPreTrainedModel):
         check_step_mask(steps, mask, "audio_clip_mask", "sound", "clip")
         with _autograd_where_needed(_is_trained(tower), steps):
             encode = partial(tower, return_dict=True, **recorded)
-            return _encode_steps(encode, steps, mask, self._at_once(tower))
+            return encode_steps(encode, steps, mask, self._at_once(tower))
 
     def _at_once(self, part: nn.Module) -> int | None:
         """
@@ -761,44 +761,3 @@ def _autograd_where_needed(trained: bool, inputs: torch.Tensor):
 def _recorded(kwargs: dict) -> dict[str, bool]:
     """The keywords that ask for an encoder's inner states; other keywords of engines are not meant for it."""
     return {name: kwargs[name] for name in ("output_hidden_states", "output_attentions") if name in kwargs}
-
-
-def _encode_steps(
-    encode: Callable[[torch.Tensor], BaseModelOutputWithPooling],
-    steps: torch.Tensor,
-    step_mask: torch.Tensor | None,
-    batch_size: int | None,
-) -> BaseModelOutputWithPooling:
-    """
-    Runs `encode` on the real steps of (B, T, ...), `batch_size` of them at once (all for `None`), and returns the
-    outputs that are kept, with a `pooler_output` (B, T, ...) that has zeros in the padding. Sizes may not depend on
-    values while compiling, so there the padding is encoded like the rest and ignored later.
-    """
-    flat = steps.flatten(0, 1)
-    real = None if step_mask is None or torch.compiler.is_compiling() else step_mask.flatten().bool()
-    steps_to_encode = flat if real is None else flat[real]
-    batches = steps_to_encode.split(batch_size or len(steps_to_encode))
-    encoded = _joined([_kept(encode(batch)) for batch in batches])
-    features = encoded.pooler_output
-    if real is not None:
-        features = encoded.pooler_output.new_zeros(len(real), *encoded.pooler_output.shape[1:])
-        features[real.to(features.device)] = encoded.pooler_output
-    encoded.pooler_output = features.unflatten(0, steps.shape[:2])
-    return encoded
-
-
-def _kept(output: BaseModelOutputWithPooling) -> BaseModelOutputWithPooling:
-    """The output without the states of the last layer, which are larger than all that is used."""
-    recorded = {name: output[name] for name in ("hidden_states", "attentions") if output.get(name) is not None}
-    return BaseModelOutputWithPooling(pooler_output=output.pooler_output, **recorded)
-
-
-def _joined(outputs: list[BaseModelOutputWithPooling]) -> BaseModelOutputWithPooling:
-    """One output for a batch that was encoded in parts."""
-    joined = BaseModelOutputWithPooling(pooler_output=torch.cat([output.pooler_output for output in outputs]))
-    for name in ("hidden_states", "attentions"):
-        if name in outputs[0]:
-            layers = zip(*(output[name] for output in outputs), strict=True)
-            # Layers that were not chosen are there as `None`
-            joined[name] = tuple(None if parts[0] is None else torch.cat(parts) for parts in layers)
-    return joined
