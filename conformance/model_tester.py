@@ -35,6 +35,7 @@ class VideoLlamaModelTester(Tester):
     base_model_class = VideoLlamaModel
     causal_lm_class = conditional_generation_class = VideoLlamaForConditionalGeneration
     text_length = 7
+    vocab_size = 99
     num_tokens = {IMAGE: 4, VIDEO: 4, AUDIO: 3}
     seq_length = text_length + sum(num_tokens.values())
 
@@ -58,7 +59,7 @@ class VideoLlamaModelTester(Tester):
             text_config={
                 **SIZES,
                 "model_type": "llama",
-                "vocab_size": 99,
+                "vocab_size": self.vocab_size,
                 "num_key_value_heads": 4,
                 "max_position_embeddings": 256,
                 "pad_token_id": 0,
@@ -84,6 +85,28 @@ class VideoLlamaModelTester(Tester):
             "input_features": torch.randn(self.batch_size, 2, MELS, MEL_FRAMES),
         }
         return self.get_config(), {name: tensor.to(torch_device) for name, tensor in inputs.items()}
+
+
+class WholeBatchTester(VideoLlamaModelTester):
+    """As many rows as the library fills batches up to, so that it adds none whose items stand in no prompt."""
+
+    batch_size = 7
+
+
+class AnyTextTester(VideoLlamaModelTester):
+    """For texts that are drawn from the whole vocabulary and come without items: none of it is a placeholder."""
+
+    def get_config(self) -> VideoLlamaConfig:
+        config = super().get_config()
+        for number, kind in enumerate(("image", "video", "audio")):
+            setattr(config, f"{kind}_token_id", self.vocab_size + number)  # which a saved configuration cannot have
+        return config
+
+
+class SeededTextTester(VideoLlamaModelTester):
+    """For texts that are drawn so with the seed 0: of this many ids, none of them is a placeholder."""
+
+    vocab_size = 4096
 
 
 class TrainingTester(VideoLlamaModelTester):

@@ -178,7 +178,7 @@ def test_caches_can_be_mixed(model, processor, caches):
     assert "video_frame_features" in batch
 
 
-@pytest.mark.parametrize("context", ("fork", "spawn"))
+@pytest.mark.parametrize("context", ("fork", pytest.param("spawn", marks=pytest.mark.slow)))
 def test_workers_read_the_same(model, processor, caches, context):
     cached = load_features(caches["video"].folder, model, processor)
     assert pickle.loads(pickle.dumps(cached)).unreadable == cached.unreadable
@@ -312,7 +312,7 @@ def test_unreadable_rows_are_recorded_and_left_out(tmp_path, caplog, capsys, mod
     ]
 
 
-@pytest.mark.parametrize("processes", ("1", "2"))
+@pytest.mark.parametrize("processes", ("1", pytest.param("2", marks=pytest.mark.slow)))
 def test_a_row_over_which_the_decoder_crashes_is_unreadable(
     tmp_path, capsys, monkeypatch, media, checkpoint, processes
 ):

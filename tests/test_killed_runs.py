@@ -41,6 +41,7 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.glob("checkpoint-*")}
 
 
+@pytest.mark.slow
 def test_a_run_that_begins_anew_does_not_go_on_with_what_another_has_left(run, checkpoint, tmp_path, caplog):
     run(checkpoint, tmp_path, max_steps=3, seed=1)
     run(checkpoint, tmp_path, max_steps=2)
@@ -50,6 +51,7 @@ def test_a_run_that_begins_anew_does_not_go_on_with_what_another_has_left(run, c
     assert f"training begins at step 0, and {tmp_path} had checkpoints beyond it (3)" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_run_that_is_gone_on_with_keeps_what_it_began_from(run, checkpoint, tmp_path):
     run(checkpoint, tmp_path, max_steps=3)
     losses = logged(tmp_path)

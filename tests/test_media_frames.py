@@ -87,6 +87,7 @@ def test_frames_are_those_of_decord_which_the_original_uses(tmp_path, moving, si
     np.testing.assert_array_equal(video.frames, expected)
 
 
+@pytest.mark.slow
 def test_hidden_frames_of_vp8_are_not_counted(tmp_path, moving):
     """Its encoder may make frames that are only referred to; here, one whose bit says so."""
     path = encode(tmp_path / "clip.webm", "libvpx", {"g": "20", "lag-in-frames": "0"}, moving)

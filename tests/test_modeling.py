@@ -417,6 +417,7 @@ def test_stop_sequences_end_an_answer(model):
     assert stopped[0, 4:].tolist() == greedy[:3]
 
 
+@pytest.mark.slow
 def test_tiny_checkpoint_overfits_a_batch(own_model):
     inputs = everything(own_model)
     labels = inputs["input_ids"].masked_fill(inputs["input_ids"] >= 1000, -100)

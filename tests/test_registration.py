@@ -1,7 +1,7 @@
 """The Auto classes know Video-LLaMA once the package was imported, whatever else was imported before or after."""
 
 import pytest
-from interpreters import run_python, told
+from interpreters import WarmInterpreter, run_python, told
 
 
 pytestmark = pytest.mark.slow
@@ -20,8 +20,25 @@ print(config_class.__name__, MODEL_FOR_MULTIMODAL_LM_MAPPING[config_class].__nam
 KNOWN = "VideoLlamaConfig VideoLlamaForConditionalGeneration VideoLlamaProcessor VideoLlamaForConditionalGeneration\n"
 
 
-def assert_known(*lines: str) -> None:
-    result = run_python("\n".join([*lines, CHECK]))
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory):
+    interpreter = WarmInterpreter(tmp_path_factory.mktemp("warm"))
+    yield interpreter
+    interpreter.close()
+
+
+@pytest.fixture
+def assert_known(warm):
+    def check(*lines: str) -> None:
+        result = warm.run("\n".join([*lines, CHECK]))
+        assert result.stdout == KNOWN, result.stderr
+
+    return check
+
+
+def test_the_architecture_is_known_in_a_fresh_interpreter():
+    """In which nothing was imported before, as it was in those of the tests below."""
+    result = run_python("\n".join([PACKAGE, CHECK]))
     assert result.stdout == KNOWN, result.stderr
 
 
@@ -37,7 +54,7 @@ def assert_known(*lines: str) -> None:
     ],
 )
 @pytest.mark.parametrize("order", ["package first", "package last"])
-def test_the_order_of_imports(line, order):
+def test_the_order_of_imports(assert_known, line, order):
     lines = [PACKAGE, line]
     assert_known(*(lines if order == "package first" else reversed(lines)))
 
@@ -58,24 +75,24 @@ def test_the_order_of_imports(line, order):
         "import transformers_videollama.training",
     ],
 )
-def test_what_imports_the_auto_classes_on_its_way(line):
+def test_what_imports_the_auto_classes_on_its_way(assert_known, line):
     assert_known(PACKAGE, line)
 
 
-def test_registering_again_changes_nothing():
+def test_registering_again_changes_nothing(assert_known):
     register = "transformers_videollama.register()"
     assert_known(PACKAGE, register, register)
 
 
-def test_importing_anew_changes_nothing():
+def test_importing_anew_changes_nothing(assert_known):
     lines = ["import importlib", "importlib.reload(transformers_videollama)"]
     lines += ["importlib.reload(sys.modules['transformers_videollama.registration']).register()"]
     assert_known("import sys", PACKAGE, *lines)
 
 
 @pytest.mark.parametrize("first", ["package first", "each thread imports the package"])
-def test_threads_that_import_the_auto_classes_at_once(first):
-    result = run_python(
+def test_threads_that_import_the_auto_classes_at_once(warm, first):
+    result = warm.run(
         f"{PACKAGE if first == 'package first' else ''}\nTHREAD = 'import transformers_videollama'\n{THREADS}"
     )
     assert result.stdout == "10 know VideoLlamaConfig, 0 failed\n", result.stderr
@@ -145,7 +162,7 @@ def test_the_command_alone_waits_with_registering(started_as, registered):
 
 
 @pytest.mark.parametrize("order", ["package first", "package last"])
-def test_a_taken_model_type_is_an_error(order):
+def test_a_taken_model_type_is_an_error(warm, order):
     other = """
 from transformers import AutoConfig, PreTrainedConfig
 class OtherConfig(PreTrainedConfig):
@@ -153,13 +170,13 @@ class OtherConfig(PreTrainedConfig):
 AutoConfig.register("video_llama", OtherConfig)
 """
     lines = [PACKAGE, other, "transformers_videollama.register()"]
-    result = run_python("\n".join(lines if order == "package first" else [other, PACKAGE]))
+    result = warm.run("\n".join(lines if order == "package first" else [other, PACKAGE]))
     assert result.returncode != 0
     assert "'video_llama' is already used" in result.stderr
 
 
-def test_a_library_that_knows_the_model_type_is_an_error():
-    result = run_python("""
+def test_a_library_that_knows_the_model_type_is_an_error(warm):
+    result = warm.run("""
         from transformers.models.auto.auto_mappings import CONFIG_MAPPING_NAMES
         CONFIG_MAPPING_NAMES["video_llama"] = "TheirConfig"
         import transformers_videollama
@@ -169,10 +186,10 @@ def test_a_library_that_knows_the_model_type_is_an_error():
 
 
 @pytest.mark.parametrize("order", ["package first", "package last"])
-def test_the_architecture_is_in_the_library_whenever_it_was_imported(order):
+def test_the_architecture_is_in_the_library_whenever_it_was_imported(warm, order):
     """The library makes its top module twice; TRL and its own pipelines look the architecture up in either."""
     lines = ["import transformers as early", "from transformers import AutoProcessor"]
-    result = run_python(
+    result = warm.run(
         "\n".join(
             [
                 *([PACKAGE, *lines] if order == "package first" else [*lines, PACKAGE]),
@@ -203,8 +220,8 @@ def test_importing_is_silent():
     assert (result.stdout, told(result.stderr, "")) == ("imported\n", []), result.stderr
 
 
-def test_every_public_name_is_there():
-    result = run_python("""
+def test_every_public_name_is_there(warm):
+    result = warm.run("""
         from transformers_videollama import *
         import transformers_videollama
         assert len(transformers_videollama.__all__) > 20

@@ -46,6 +46,7 @@ def test_it_is_small_and_says_how_it_was_made(model):
     assert not [piece for piece, *_ in string.Formatter().parse(CARD) if piece not in card]
 
 
+@pytest.mark.slow
 def test_it_is_right_with_a_quantised_cache(model, tiny_processor, bell_clip):
     chat = [{"role": "user", "content": [{"type": "video", "path": bell_clip}, {"type": "text", "text": QUESTION}]}]
     inputs = tiny_processor.apply_chat_template(

@@ -179,6 +179,7 @@ def features(tmp_path_factory, clips, checkpoint):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ("asked", "paper"))
 @pytest.mark.parametrize("text", ("chat", "caption"))
 def test_features_give_the_prompts_and_losses_of_files(model, processor, features, recipe, text):

@@ -176,6 +176,7 @@ def test_evaluation(checkpoint, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("persistent", (False, True))
 def test_workers_make_the_same_batches(checkpoint, tmp_path, persistent):
     """Over two epochs; workers that live on must learn of the second one."""
@@ -190,6 +191,7 @@ def test_workers_make_the_same_batches(checkpoint, tmp_path, persistent):
     assert len(set(seen[0])) == 4
 
 
+@pytest.mark.slow
 def test_frames_differ_between_epochs_and_not_after_resuming(checkpoint, tmp_path):
     """Two steps an epoch, resumed in the middle of the second and at the end of it."""
     options = {"rows": conversations(8, kinds=("video",)), "max_steps": 6, "train_sampling_strategy": "random"}
@@ -231,6 +233,7 @@ class EndsWhileSaving(TrainerCallback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_while_saving_is_never_without_a_complete_checkpoint(checkpoint, tmp_path):
     options = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "save_total_limit": 1}
     train(checkpoint, tmp_path / "whole", **options)
@@ -399,7 +402,7 @@ def test_example_ends_where_no_row_can_be_read(run_example, tmp_path, count, wor
     assert not (tmp_path / "run" / "branch.safetensors").exists()
 
 
-@pytest.mark.parametrize(("share", "ends"), (("0.05", True), ("0.5", False)))
+@pytest.mark.parametrize(("share", "ends"), (pytest.param("0.05", True, marks=pytest.mark.slow), ("0.5", False)))
 def test_example_ends_after_an_epoch_with_too_large_a_share_of_unreadable_rows(run_example, tmp_path, share, ends):
     rows = json.loads((tmp_path / "chats.json").read_text())
     absent = {"role": "user", "content": [{"type": "video", "path": "absent.mp4"}]}
@@ -428,6 +431,7 @@ def test_example_says_in_one_line_what_is_wrong(run_example, options, source, me
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", (1, 2))
 def test_example_goes_on_from_the_checkpoint_that_is_named(run_example, tmp_path, step):
     run_example("--max_steps", "2", "--save_strategy", "steps", "--save_steps", "1")
@@ -436,6 +440,7 @@ def test_example_goes_on_from_the_checkpoint_that_is_named(run_example, tmp_path
     assert run_example("--max_steps", "3", "--resume_from_checkpoint", str(tmp_path / "named"))[1] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_model_that_is_to_go_on_is_saved_whole(checkpoint, tmp_path):
     """Whatever the callback leaves out while the `Trainer` loads a checkpoint."""
     options = {"max_steps": 1, "save_strategy": "steps", "save_steps": 1}

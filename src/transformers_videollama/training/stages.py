@@ -84,7 +84,8 @@ class TrainingStage:
             `TrainingArguments`
 
         Raises:
-            ValueError: for `torch_compile` on a CPU with a torch before 2.14, which cannot build the model there.
+            ValueError: for `torch_compile` with its default backend on a CPU and a torch before 2.14, which cannot
+                build the model there.
         """
         learning_rate = overrides.get("learning_rate", self.learning_rate)
         defaults: dict[str, Any] = {
@@ -109,7 +110,8 @@ class TrainingStage:
             "accelerator_config": {"dispatch_batches": False},
         }
         settings = {**defaults, **overrides}
-        if settings["use_cpu"] and any(settings.get(name) for name in COMPILES):
+        compiles = any(settings.get(name) for name in COMPILES)
+        if settings["use_cpu"] and compiles and settings.get("torch_compile_backend") in (None, "inductor"):
             _check_compiling_for_cpus()
         return TrainingArguments(output_dir=output_dir, **settings)
 
