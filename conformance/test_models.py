@@ -66,7 +66,8 @@ class VideoLlamaModelTest(
     _is_composite = True
 
     def setUp(self):
-        testers = [tester for name, tester in TESTERS.items() if self._testMethodName.startswith(name)]
+        test = self.id().rpartition(".")[2]
+        testers = [tester for name, tester in TESTERS.items() if test.startswith(name)]
         (tester,) = testers or [VideoLlamaModelTester]
         self.model_tester = tester()
 
