@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ..convert.command import DTYPES, exit_status, size_in_bytes
+from ..convert.command import DTYPES, add_output_options, exit_status
 from .trained import add_trained_options
 
 
@@ -27,14 +27,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--model", required=True, help="folder of the checkpoint that was trained, or its id on the Hub")
     add_trained_options(command)
     add("--dtype", choices=DTYPES, default="auto", help="of all weights (default: the model's)")
-    add("--hub-code", action="store_true", help="put the code next to the weights, for trust_remote_code=True")
-    add(
-        "--max-shard-size",
-        type=size_in_bytes,
-        default="2GB",
-        metavar="SIZE",
-        help="of a file of weights (default: 2GB)",
-    )
+    add_output_options(command)
     add(
         "--to-original",
         action="store_true",

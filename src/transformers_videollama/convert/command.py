@@ -17,7 +17,7 @@ from .errors import ConversionError
 from .options import DTYPES, STYLES, ConversionOptions
 
 
-__all__ = ["add_arguments", "exit_status", "main", "run", "size_in_bytes"]
+__all__ = ["add_arguments", "add_output_options", "exit_status", "main", "run"]
 
 EXAMPLE = """\
 examples:
@@ -120,14 +120,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-audio", action="store_true", help="leave the audio branch out")
     add("--with-imagebind-vision", action="store_true", help="add the trunk that training the audio branch needs")
     add("--dry-run", action="store_true", help="check names and shapes, write nothing")
-    add("--hub-code", action="store_true", help="put the code next to the weights, for trust_remote_code=True")
-    add(
-        "--max-shard-size",
-        type=size_in_bytes,
-        default="2GB",
-        metavar="SIZE",
-        help="of a file of weights (default: 2GB)",
-    )
+    add_output_options(parser)
     add(
         "--config",
         type=_overrides,
@@ -184,8 +177,17 @@ def _options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Conve
     )
 
 
-def size_in_bytes(text: str) -> int:
-    """Of 2GB and the like, as the type of an argument."""
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Adds `--hub-code` and `--max-shard-size`, which every command that writes a checkpoint takes."""
+    parser.add_argument(
+        "--hub-code", action="store_true", help="put the code next to the weights, for trust_remote_code=True"
+    )
+    parser.add_argument(
+        "--max-shard-size", type=_size, default="2GB", metavar="SIZE", help="of a file of weights (default: 2GB)"
+    )
+
+
+def _size(text: str) -> int:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]B)", text, re.IGNORECASE)
     if found is None or not float(found[1]):
         raise argparse.ArgumentTypeError(f"{text!r} is no size; expected a number and KB, MB, GB or TB, such as 2GB")

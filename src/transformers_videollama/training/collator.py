@@ -21,7 +21,7 @@ from .media_columns import messages_of
 from .unreadable import UnreadableRows
 
 
-__all__ = ["VideoLlamaDataCollator", "join_items"]
+__all__ = ["VideoLlamaDataCollator", "items_of", "join_items"]
 
 IGNORE_INDEX = -100  # of the library's losses
 CAPTION_END = "###"  # the original's end symbol of pre-training, whatever the language model
@@ -154,7 +154,7 @@ class VideoLlamaDataCollator:
         """
         messages = self.open_media(example)
         inputs = self._encode_caption(messages) if self.text == "caption" else self._encode_chat(messages)
-        row = {name: inputs[name] for name in ("input_ids", "labels")} | _items(inputs)
+        row = {name: inputs[name] for name in ("input_ids", "labels")} | items_of(inputs)
         self._cut(row)
         if not (row["labels"] != IGNORE_INDEX).any():
             raise ValueError("the conversation has no answer to learn from within max_length")
@@ -202,7 +202,7 @@ class VideoLlamaDataCollator:
         for i, message in enumerate(messages):
             if message["role"] == "assistant":
                 prompt = self._encode_prompt(messages[:i])
-                inputs = {"input_ids": prompt["input_ids"][0]} | _items(prompt)
+                inputs = {"input_ids": prompt["input_ids"][0]} | items_of(prompt)
                 asked = [said for said in messages[:i] if said["role"] == "user"]
                 question = _text(asked[-1]["content"]) if asked else ""
                 prompts.append(Prompt(question.strip(), _text(message["content"]).strip(), inputs))
@@ -366,7 +366,7 @@ class VideoLlamaDataCollator:
         return batch | join_items(rows)
 
 
-def _items(inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+def items_of(inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """The arguments of the model that are of items."""
     return {name: inputs[name] for names in MEDIA_ARGUMENTS.values() for name in names if name in inputs}
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from ..messages import MEDIA_ARGUMENTS, parse_message
+from ..messages import parse_message
 from ..processing_video_llama import VideoLlamaProcessor
-from .collator import join_items
+from .collator import items_of, join_items
 from .media_columns import messages_of
 
 
@@ -68,9 +68,8 @@ def open_prompt(processor: VideoLlamaProcessor, messages: Sequence[Mapping], **o
         MediaError (a `ValueError`): for an item that cannot be read.
     """
     bare, items = processor.open_media(messages, **options)
-    names = {name for arguments in MEDIA_ARGUMENTS.values() for name in arguments}
     (ids,) = processor.tokenize_opened([bare], add_generation_prompt=True)["input_ids"]
-    return OpenedPrompt(bare, ids, {name: items[name] for name in items if name in names})
+    return OpenedPrompt(bare, ids, items_of(items))
 
 
 class VideoLlamaPreferenceCollator:
